@@ -1,0 +1,55 @@
+"""What an illusion is asked to be: one frozen record for the page, the command line, presets and PNG recipes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Prompt = Annotated[str, Field(min_length=1, max_length=400)]
+Scheduler = Literal["ddim", "euler", "dpm++2m"]
+Reduction = Literal["auto", "mean", "sum", "alternate"]
+
+
+class IllusionRequest(BaseModel):
+    """Two to four views of one picture, each with its own prompt."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field("builtin:emoji", max_length=300, description="A built-in model, a diffusers folder or a hub id.")
+    prompts: tuple[Prompt, ...] = Field(
+        ("a fox", "a penguin"), min_length=1, max_length=4, description="What each view shows, one prompt per view."
+    )
+    views: tuple[Annotated[str, Field(min_length=1, max_length=120)], ...] = Field(
+        ("identity", "rotate_180"),
+        min_length=1,
+        max_length=4,
+        description="How the picture is rearranged for each prompt, such as rotate_180 or jigsaw(seed=3)+negate.",
+    )
+    negative_prompt: str = Field("", max_length=400, description="What no view should show.")
+    steps: int = Field(30, ge=1, le=200, description="Denoising steps; more is slower and a little cleaner.")
+    guidance_scale: float = Field(7.0, ge=0.0, le=30.0, description="How strongly the prompts are followed (CFG scale).")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Same seed, same picture.")
+    candidates: int = Field(1, ge=1, le=16, description="Pictures to try, from this seed upwards, shown ranked.")
+    scheduler: Scheduler = Field("ddim", description="The sampler that takes the steps.")
+    reduction: Reduction = Field(
+        "auto", description="How the views' predictions become one: mean, sum (factorised views) or alternate."
+    )
+    size: int | None = Field(
+        None, ge=64, le=2048, multiple_of=8, description="Side of the picture in pixels; the model's own when left out."
+    )
+
+    @field_validator("prompts", "views", mode="before")
+    @classmethod
+    def _stripped(cls, values: object) -> object:
+        if isinstance(values, list | tuple):
+            return tuple(value.strip() if isinstance(value, str) else value for value in values)
+        return values
+
+    @model_validator(mode="after")
+    def _one_prompt_per_view(self) -> IllusionRequest:
+        if len(self.prompts) != len(self.views):
+            raise ValueError(
+                f"prompts: {len(self.prompts)} prompts for {len(self.views)} views; give each view exactly one prompt"
+            )
+        return self
