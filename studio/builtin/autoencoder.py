@@ -108,7 +108,7 @@ def _edges(x: Tensor) -> Tensor:
 def train(schedule: Schedule, folder: Path, *, batch: int, seed: int = 1, start: Path | None = None) -> AutoencoderKL:
     """Train (or go on training) the autoencoder; ``start`` is a folder of weights of the same shape to begin with."""
     torch.manual_seed(seed)
-    vae = build() if start is None else AutoencoderKL.from_pretrained(start, torch_dtype=torch.float32)
+    vae = build() if start is None else AutoencoderKL.from_pretrained(start, dtype=torch.float32)
     vae.to(_device(), memory_format=torch.channels_last).train()
     things = load_things()
     pool = torch.cat(

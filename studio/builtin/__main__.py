@@ -1,0 +1,80 @@
+"""``python -m studio.builtin train|export|measure``: make the built-in models, and measure what ships."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+
+from studio.builtin import autoencoder, denoiser, export, measure, scorer
+from studio.builtin.loop import Schedule
+from studio.builtin.recipe import RECIPES, Recipe
+
+ASSETS = Path(__file__).parents[2] / "assets" / "models"
+PARTS = ("autoencoder", "scorer", "denoiser")
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = _arguments().parse_args(argv)
+    torch.set_flush_denormal(True)
+    if args.action == "measure":
+        print(measure.measure(ASSETS / "emoji", ASSETS / "clip").as_markdown())
+        return
+    recipe = RECIPES[args.budget]
+    for part in PARTS if args.part == "all" else (args.part,):
+        TRAIN[part](recipe, args)
+
+
+def _train_autoencoder(recipe: Recipe, args: argparse.Namespace) -> None:
+    vae = autoencoder.train(
+        _schedule(recipe.autoencoder, args),
+        args.work / "autoencoder",
+        batch=recipe.autoencoder_batch,
+        start=args.start,
+    )
+    vae.save_pretrained(args.work / "vae")
+
+
+def _train_scorer(recipe: Recipe, args: argparse.Namespace) -> None:
+    schedule = _schedule(recipe.scorer, args)
+    net, tokenizer = scorer.train(schedule, args.work / "scorer", batch=recipe.scorer_batch, per_thing=recipe.renderings)
+    export.export_scorer(net, tokenizer, ASSETS / "clip")
+
+
+def _train_denoiser(recipe: Recipe, args: argparse.Namespace) -> None:
+    vae = AutoencoderKL.from_pretrained(args.work / "vae").eval().requires_grad_(False)
+    vae.to("cuda" if torch.cuda.is_available() else "cpu")
+    nets, tokenizer = denoiser.train(
+        vae,
+        _schedule(recipe.denoiser, args),
+        args.work / "denoiser",
+        batch=recipe.denoiser_batch,
+        per_thing=recipe.renderings,
+        channels=recipe.denoiser_channels,
+    )
+    export.export_pipeline(vae, nets, tokenizer, ASSETS / "emoji")
+
+
+TRAIN = {"autoencoder": _train_autoencoder, "scorer": _train_scorer, "denoiser": _train_denoiser}
+
+
+def _schedule(schedule: Schedule, args: argparse.Namespace) -> Schedule:
+    return dataclasses.replace(schedule, steps=args.steps) if args.steps else schedule
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m studio.builtin", description=__doc__)
+    parser.add_argument("action", choices=("train", "measure"))
+    parser.add_argument("--part", choices=("all", *PARTS), default="all", help="which of the three trainings")
+    parser.add_argument("--budget", choices=tuple(RECIPES), default="gpu" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--steps", type=int, help="train to this step instead of the recipe's last")
+    parser.add_argument("--work", type=Path, default=Path("outputs/builtin"), help="checkpoints and loss logs")
+    parser.add_argument("--start", type=Path, help="an autoencoder of the same shape to begin with")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

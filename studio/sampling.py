@@ -1,0 +1,176 @@
+"""The one equation and the one loop: weighted terms, evaluated in one batched forward per step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from torch import Tensor
+
+from studio.models.networks import Conditions, Prediction, StableDiffusion
+from studio.progress import OnStep, Step, ignore
+
+SCHEDULERS: Mapping[str, Callable[[dict[str, Any]], Any]] = {
+    "ddim": DDIMScheduler.from_config,
+    "euler": EulerDiscreteScheduler.from_config,
+    "dpm++2m": lambda config: DPMSolverMultistepScheduler.from_config({**config, "algorithm_type": "dpmsolver++"}),
+}
+
+
+class Seen(Protocol):
+    """A view as the loop needs it: what the network is shown (V) and how its answer comes back (P)."""
+
+    @property
+    def shown_as(self) -> str: ...
+
+    def show(self, x: Tensor) -> Tensor: ...
+
+    def bring_back(self, prediction: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Upright:
+    """The identity view."""
+
+    shown_as: str = "identity"
+
+    def show(self, x: Tensor) -> Tensor:
+        return x
+
+    def bring_back(self, prediction: Tensor) -> Tensor:
+        return prediction
+
+
+@dataclass(frozen=True)
+class Term:
+    """c * P(eps[theta + adapters](V x, t, prompt)): weight, prompt, view (V and P), adapters with their scales."""
+
+    weight: float
+    prompt: str
+    view: Seen = field(default_factory=Upright)
+    adapters: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def row(self) -> Row:
+        return (self.view.shown_as, self.prompt, self.adapters)
+
+
+Row = tuple[str, str, tuple[tuple[str, float], ...]]
+Predict = Callable[[Tensor, list[Row]], Tensor]
+Guider = Callable[[int, float], Sequence[Term]]  # (step, sigma) -> the terms of this step
+
+
+def guidance(prompt: str, negative: str, scale: float, weight: float, view: Seen) -> list[Term]:
+    """Classifier-free guidance (Ho & Salimans 2022, eq. 6) as two terms whose weights sum to ``weight``."""
+    return [Term(weight * (1 - scale), negative, view), Term(weight * scale, prompt, view)]
+
+
+def combine(terms: Sequence[Term], x: Tensor, predict: Predict) -> tuple[Tensor, int]:
+    """sum_i c_i P_i(prediction_i) in float32, and how many rows the network evaluated.
+
+    x is B x C x h x w. Rows with the same (view, prompt, adapters) are evaluated once; zero weights are not.
+    """
+    live = [term for term in terms if term.weight != 0]
+    shown: dict[Row, Tensor] = {}
+    for term in live:
+        if term.row not in shown:
+            shown[term.row] = term.view.show(x)
+    if not live:
+        return torch.zeros_like(x, dtype=torch.float32), 0
+    rows = [row for row in shown for _ in range(len(x))]
+    answers = dict(zip(shown, predict(torch.cat(list(shown.values())), rows).float().split(len(x)), strict=True))
+    total = torch.zeros_like(x, dtype=torch.float32)
+    for term in live:
+        total = total + term.weight * term.view.bring_back(answers[term.row])
+    return total, len(rows)
+
+
+def build_scheduler(name: str, config: Mapping[str, Any], steps: int, device: torch.device) -> Any:
+    """A fresh diffusers scheduler of ``SCHEDULERS`` with its timesteps set."""
+    scheduler = SCHEDULERS[name](dict(config))
+    scheduler.set_timesteps(steps, device=device)
+    return scheduler
+
+
+def sigma_at(scheduler: Any, index: int) -> float:
+    """Noise to signal, sqrt((1 - abar) / abar), at step ``index``."""
+    if isinstance(scheduler, DDIMScheduler):
+        alpha = scheduler.alphas_cumprod[int(scheduler.timesteps[index])]
+        return float(((1 - alpha) / alpha).sqrt())
+    return float(scheduler.sigmas[index])
+
+
+def clean_estimate(prediction: Tensor, x: Tensor, sigma: float, kind: Prediction) -> Tensor:
+    """The clean latents that a prediction at x (variance-preserving scale) implies."""
+    alpha = 1 / (1 + sigma**2)
+    if kind == "epsilon":
+        return (x - (1 - alpha) ** 0.5 * prediction) / alpha**0.5
+    if kind == "v_prediction":
+        return alpha**0.5 * x - (1 - alpha) ** 0.5 * prediction
+    return prediction
+
+
+def from_clean(clean: Tensor, x: Tensor, sigma: float, kind: Prediction) -> Tensor:
+    """The inverse of ``clean_estimate``: the prediction of ``kind`` that implies ``clean``."""
+    alpha = 1 / (1 + sigma**2)
+    if kind == "epsilon":
+        return (x - alpha**0.5 * clean) / (1 - alpha) ** 0.5
+    if kind == "v_prediction":
+        return (alpha**0.5 * x - clean) / (1 - alpha) ** 0.5
+    return clean
+
+
+class Predictor:
+    """``predict`` of one network with its prompts encoded once and its rows split when memory demands it."""
+
+    def __init__(self, network: StableDiffusion, max_rows: int | None = None) -> None:
+        self.network, self.max_rows = network, max_rows
+        self._encoded: dict[str, Conditions] = {}
+        self._batches: dict[tuple[Row, ...], Conditions] = {}
+        self.t = torch.tensor(0)
+
+    def __call__(self, x: Tensor, rows: list[Row]) -> Tensor:
+        size = self.max_rows or len(rows)
+        parts = [self._forward(x[i : i + size], tuple(rows[i : i + size])) for i in range(0, len(rows), size)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _forward(self, x: Tensor, rows: tuple[Row, ...]) -> Tensor:
+        if rows not in self._batches:
+            self._batches[rows] = self._conditions([prompt for _, prompt, _ in rows])
+        names = dict.fromkeys(name for _, _, adapters in rows for name, _ in adapters)
+        scales = {
+            name: torch.tensor([dict(adapters).get(name, 0.0) for _, _, adapters in rows], device=x.device)
+            for name in names
+        }
+        return self.network.predict(x, self.t, self._batches[rows], scales)
+
+    def _conditions(self, prompts: list[str]) -> Conditions:
+        for prompt in dict.fromkeys(prompts):
+            if prompt not in self._encoded:
+                self._encoded[prompt] = self.network.encode_prompts([prompt])
+        found = [self._encoded[prompt] for prompt in prompts]
+        extra = {name: torch.cat([c.extra[name] for c in found]) for name in found[0].extra}
+        return Conditions(torch.cat([c.embeds for c in found]), extra)
+
+
+@torch.inference_mode()
+def denoise(network: StableDiffusion, scheduler: Any, guider: Guider, noise: Tensor, on_step: OnStep = ignore) -> Tensor:
+    """From standard normal ``noise`` (B x C x h x w) to clean latents, one batched forward per step.
+
+    ``on_step`` gets the sigma, the clean estimate and the evaluations so far; what it raises ends the run.
+    """
+    latents = noise * scheduler.init_noise_sigma
+    predict = Predictor(network)
+    total, evaluations = len(scheduler.timesteps), 0
+    for index, t in enumerate(scheduler.timesteps):
+        sigma, predict.t = sigma_at(scheduler, index), t
+        x = scheduler.scale_model_input(latents, t)
+        prediction, evaluated = combine(guider(index, sigma), x, predict)
+        latents = scheduler.step(prediction, t, latents, return_dict=False)[0]
+        evaluations += evaluated
+        clean = clean_estimate(prediction, x, sigma, network.prediction)
+        on_step(Step(index=index + 1, total=total, sigma=sigma, evaluations=evaluations, clean=clean))
+    return latents

@@ -1,0 +1,238 @@
+"""The result column of a finished job: its candidates, what was measured, and what can be done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from studio.ui import words
+from studio.ui.markup import NOTHING, Markup, icon, joined, tag
+from studio.ui.stage import Titles, figure
+
+Link = Callable[[str, int | None], str]
+"""From a file's name, and a width in pixels for a thumbnail, to its address."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished illusion as its folder holds it. ``key`` names it to the page: a job id, or example:<slug>."""
+
+    key: str
+    request: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    link: Link
+    example: bool = False
+
+    @property
+    def candidates(self) -> Sequence[Mapping[str, Any]]:
+        return self.summary.get("candidates") or ()
+
+    @property
+    def prompts(self) -> Sequence[str]:
+        return self.summary.get("prompts") or self.request.get("prompts") or ()
+
+    @property
+    def views(self) -> Sequence[str]:
+        return self.summary.get("views") or self.request.get("views") or ()
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number beside the pictures, and the sentence that says what it means."""
+
+    name: str
+    title: str
+    help: str
+
+
+MEASURES = (
+    Measure(
+        "alignment",
+        "Alignment",
+        "How well the weakest view shows its own prompt: the smallest similarity of a view with its prompt, at most 1. "
+        "Higher is better.",
+    ),
+    Measure(
+        "concealment",
+        "Concealment",
+        "How well each view hides the other prompts: how surely a view and its prompt find each other, from {chance:.2f}"
+        " (chance) to 1. Higher is better.",
+    ),
+)
+
+DOWNLOADS = (
+    ("image", "PNG", "The picture, with its recipe inside: drop it on this page to restore every setting"),
+    ("grid", "Grid", "All views side by side as one PNG"),
+    ("webp", "WebP", "The animation, in full colour"),
+    ("gif", "GIF", "The animation, for places that show only GIF"),
+)
+
+
+def of(result: Result, titles: Titles) -> Markup:
+    """The whole result column; candidates but the first are there, hidden, so that walking through them is instant."""
+    candidates = [_candidate(result, index, titles) for index in range(len(result.candidates))]
+    return tag(
+        "article",
+        tag("h2", words.title(result.prompts)),
+        tag("div", cls="bar is-done", aria_hidden="true"),
+        tag("p", facts(result), cls="stage-line"),
+        *candidates,
+        _strip(result),
+        _notes(result),
+        cls="stage",
+        data_state="done",
+        data_job=result.key,
+    )
+
+
+def facts(result: Result) -> str:
+    """One line of what was spent: ``Example · builtin:emoji · 120 evaluations · 1.9 s``."""
+    summary = result.summary
+    parts = ["Example"] if result.example else []
+    parts += [str(summary["model"])] if summary.get("model") else []
+    parts += [words.count(int(summary["evaluations"]), "evaluation")] if summary.get("evaluations") else []
+    parts += [words.exactly(float(summary["seconds"]))] if summary.get("seconds") is not None else []
+    return " · ".join(parts)
+
+
+def _candidate(result: Result, index: int, titles: Titles) -> Markup:
+    candidate = result.candidates[index]
+    return tag(
+        "section",
+        _pictures(result, candidate, titles, eager=index == 0),
+        tag("div", _chips(result, candidate), _actions(result, candidate, index), cls="under"),
+        _readings(result, candidate, titles),
+        cls="candidate",
+        data_candidate=index,
+        hidden=index > 0,
+        aria_label=f"Candidate {index + 1}, seed {candidate.get('seed')}",
+    )
+
+
+def _pictures(result: Result, candidate: Mapping[str, Any], titles: Titles, *, eager: bool) -> Markup:
+    loading = "eager" if eager else "lazy"
+    figures = [
+        figure(
+            prompt,
+            words.view_title(spec, titles),
+            tag("div", tag("img", src=result.link(name, None), alt=prompt, loading=loading), cls="frame"),
+        )
+        for prompt, spec, name in zip(result.prompts, result.views, candidate.get("views") or (), strict=False)
+    ]
+    return tag("div", *figures, _motion(result, candidate, loading), cls=f"views n-{len(figures)}")
+
+
+def _motion(result: Result, candidate: Mapping[str, Any], loading: str) -> Markup:
+    """The animation, with a button that holds it still: what moves by itself must be stoppable."""
+    if not candidate.get("webp"):
+        return NOTHING
+    moving, still = result.link(candidate["webp"], None), result.link(candidate["image"], None)
+    names = " into ".join(result.prompts)
+    picture = tag(
+        "img", src=moving, alt=f"Animation turning {names}", loading=loading, data_moving=moving, data_still=still
+    )
+    hold = tag(
+        "button", icon("pause"), type="button", cls="hold", aria_label="Pause the animation", data_hold=True
+    )
+    return figure("In motion", "one picture, every reading", tag("div", picture, hold, cls="frame"), cls="view is-motion")
+
+
+def _chips(result: Result, candidate: Mapping[str, Any]) -> Markup:
+    scorer = result.summary.get("scorer")
+    chance = 1 / max(1, len(result.prompts))
+    chips = [
+        _chip(measure.title, f"{candidate[measure.name]:.2f}", measure.help.format(chance=chance), scorer)
+        for measure in MEASURES
+        if isinstance(candidate.get(measure.name), int | float)
+    ]
+    seed = tag("span", "Seed ", tag("b", candidate.get("seed", "")), cls="chip is-plain")
+    return tag("div", *chips, seed, cls="chips")
+
+
+def _chip(title: str, value: str, help_text: str, scorer: object) -> Markup:
+    measured = f" Measured by {scorer}." if scorer else ""
+    tip = tag("span", help_text + measured, cls="tip", role="tooltip")
+    return tag("span", f"{title} ", tag("b", value), tip, cls="chip", tabindex=0)
+
+
+def _actions(result: Result, candidate: Mapping[str, Any], index: int) -> Markup:
+    links = [
+        tag(
+            "a",
+            icon("download"),
+            title,
+            cls="btn",
+            href=result.link(candidate[name], None),
+            download=_file_name(result, candidate, name),
+            title=help_text,
+        )
+        for name, title, help_text in DOWNLOADS
+        if candidate.get(name)
+    ]
+    vary = _button("vary", "Vary", "Make the same again from the next seeds", "vary", index)
+    restore = _button("restore", "Restore settings", "Put these settings and this seed into the form", "restore", index)
+    return tag("div", tag("div", *links, cls="group"), tag("div", vary, restore, cls="group"), cls="actions")
+
+
+def _button(act: str, title: str, help_text: str, picture: str, index: int) -> Markup:
+    return tag(
+        "button", icon(picture), title, type="button", cls="btn", title=help_text, data_act=act, data_candidate=index
+    )
+
+
+def _file_name(result: Result, candidate: Mapping[str, Any], name: str) -> str:
+    """``fox-penguin-seed7.gif``: a name that says what it is, from characters every file system takes."""
+    kept = ["".join(c if c.isalnum() and c.isascii() else "-" for c in prompt.lower()) for prompt in result.prompts]
+    stem = "-".join(part for part in "-".join(kept).split("-") if part not in ("", "a", "an", "the"))[:60].strip("-")
+    suffix = str(candidate[name]).rpartition(".")[2]
+    kind = "-grid" if name == "grid" else ""
+    return f"{stem or 'illusion'}-seed{candidate.get('seed', 0)}{kind}.{suffix}"
+
+
+def _readings(result: Result, candidate: Mapping[str, Any], titles: Titles) -> Markup:
+    """What the scorer reads in every view: one row a view, one column a prompt, its own prompt on the diagonal."""
+    rows = candidate.get("similarities")
+    if not rows:
+        return NOTHING
+    head = tag("tr", tag("td"), *[tag("th", prompt, scope="col") for prompt in result.prompts])
+    body = [
+        tag(
+            "tr",
+            tag("th", words.view_title(spec, titles), scope="row"),
+            *[tag("td", f"{value:.2f}", cls="own" if x == y else None) for x, value in enumerate(row)],
+        )
+        for y, (spec, row) in enumerate(zip(result.views, rows, strict=False))
+    ]
+    table = tag("div", tag("table", tag("thead", head), tag("tbody", *body)), cls="scroll")
+    said = f"Similarity of every view with every prompt, by {result.summary.get('scorer', 'the scorer')}."
+    return tag("details", tag("summary", "What each view reads as"), tag("p", said, cls="hint"), table, cls="readings")
+
+
+def _strip(result: Result) -> Markup:
+    """The candidates as thumbnails, best first; arrow keys walk through them."""
+    if len(result.candidates) < 2:
+        return NOTHING
+    thumbs = [
+        tag(
+            "button",
+            tag("img", src=result.link(candidate["image"], 128), alt="", loading="lazy"),
+            tag("span", f"{index + 1}", cls="rank"),
+            tag("span", f"seed {candidate.get('seed')}", cls="seed"),
+            type="button",
+            role="radio",
+            cls="thumb",
+            aria_checked="true" if index == 0 else "false",
+            aria_label=f"Candidate {index + 1} of {len(result.candidates)}, seed {candidate.get('seed')}",
+            tabindex=0 if index == 0 else -1,
+            data_pick=index,
+        )
+        for index, candidate in enumerate(result.candidates)
+    ]
+    title = tag("h3", words.count(len(thumbs), "candidate"), tag("small", "best first"))
+    return joined(title, tag("div", *thumbs, cls="strip", role="radiogroup", aria_label="Candidates, best first"))
+
+
+def _notes(result: Result) -> Markup:
+    notes = result.summary.get("notes") or ()
+    return tag("ul", *[tag("li", note) for note in notes], cls="remarks") if notes else NOTHING
