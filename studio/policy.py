@@ -1,0 +1,133 @@
+"""What a visitor may ask for: which models, how large, how many. Pure rules; the page and a raw call meet the same."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from studio.errors import PolicyError, nearest, shortened
+from studio.settings import Settings
+
+if TYPE_CHECKING:
+    from studio.illusions.request import IllusionRequest
+
+UPLOAD_FORMATS = ("PNG", "JPEG", "WEBP")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Sizes in pixels of a side, prompts in characters, evaluations of the network per job."""
+
+    max_steps: int = 200
+    max_size: int = 2048
+    max_candidates: int = 16
+    max_prompt: int = 400
+    max_evaluations: int = 50_000
+    max_queue: int = 64
+    max_queue_per_owner: int = 32
+    max_upload_bytes: int = 50 * 1024**2
+    max_upload_pixels: int = 64_000_000
+    max_runs_kept: int | None = None  # None keeps every result until a person deletes it
+    listed_models_only: bool = False
+
+
+LOCAL = Limits()
+SHARED = Limits(
+    max_steps=100,
+    max_size=1024,
+    max_candidates=4,
+    max_evaluations=2_000,
+    max_queue=32,
+    max_queue_per_owner=4,
+    max_upload_bytes=20 * 1024**2,
+    max_upload_pixels=16_000_000,
+    max_runs_kept=500,
+    listed_models_only=True,
+)
+
+
+def limits_for(settings: Settings) -> Limits:
+    return SHARED if settings.profile == "shared" else LOCAL
+
+
+def check_illusion(request: IllusionRequest, limits: Limits, allowed_models: Collection[str]) -> None:
+    """Raises one PolicyError that lists everything this studio does not allow; its field is the first one's."""
+    problems = list(_illusion_problems(request, limits, allowed_models))
+    if problems:
+        raise PolicyError(" ".join(f"{field}: {words}." for field, words in problems), field=problems[0][0])
+
+
+def check_upload(path: Path, limits: Limits, *, field: str = "picture") -> tuple[int, int]:
+    """Width and height of an uploaded picture, read from its header alone; what is too large is never decoded."""
+    size = path.stat().st_size if path.is_file() else 0
+    if size == 0:
+        raise PolicyError(f"{field}: the file is empty; choose a picture.", field=field)
+    if size > limits.max_upload_bytes:
+        most = limits.max_upload_bytes // 1024**2
+        raise PolicyError(f"{field}: at most {most} MB are allowed, this has {size / 1024**2:.0f} MB.", field=field)
+    width, height = _picture_size(path, limits, field)
+    if width * height > limits.max_upload_pixels:
+        raise _too_many_pixels(f"{width:,} x {height:,} pixels", limits, field)
+    return width, height
+
+
+def _illusion_problems(
+    request: IllusionRequest, limits: Limits, allowed_models: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    if limits.listed_models_only and request.model not in allowed_models:
+        yield "model", _unlisted(request.model, allowed_models)
+    yield from _above("steps", request.steps, limits.max_steps)
+    yield from _above("size", request.size or 0, limits.max_size)
+    yield from _above("candidates", request.candidates, limits.max_candidates)
+    for name, prompt in _prompts(request):
+        if len(prompt) > limits.max_prompt:
+            yield name, f"at most {limits.max_prompt} characters are allowed here, got {len(prompt):,}; shorten it"
+    cost = 2 * len(request.views) * request.steps * request.candidates
+    if cost > limits.max_evaluations:
+        yield (
+            "candidates",
+            f"{len(request.views)} views x {request.steps} steps x {request.candidates} candidates are up to {cost:,} "
+            f"evaluations, and at most {limits.max_evaluations:,} are allowed here; lower steps or candidates",
+        )
+
+
+def _prompts(request: IllusionRequest) -> Iterator[tuple[str, str]]:
+    yield from ((f"prompts.{index}", prompt) for index, prompt in enumerate(request.prompts))
+    yield "negative_prompt", request.negative_prompt
+
+
+def _above(field: str, value: int, most: int) -> Iterator[tuple[str, str]]:
+    if value > most:
+        yield field, f"at most {most:,} are allowed here, got {value:,}"
+
+
+def _unlisted(name: str, allowed: Collection[str]) -> str:
+    near = nearest(name, allowed)
+    fix = f"did you mean {near!r}" if near else f"choose one of {', '.join(allowed)}" if allowed else "none is offered"
+    return f"this studio does not offer {shortened(name)!r}; {fix}"
+
+
+def _picture_size(path: Path, limits: Limits, field: str) -> tuple[int, int]:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is the lower one
+            with Image.open(path, formats=UPLOAD_FORMATS) as picture:
+                return picture.size
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise _too_many_pixels(f"more than {most / 1e6:,.0f} million", limits, field) from None
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+        listed = ", ".join(UPLOAD_FORMATS)
+        raise PolicyError(f"{field}: this is no picture that can be read; use {listed}.", field=field) from None
+
+
+def _too_many_pixels(found: str, limits: Limits, field: str) -> PolicyError:
+    most = limits.max_upload_pixels / 1e6
+    return PolicyError(
+        f"{field}: at most {most:.0f} million pixels are allowed, this has {found}; shrink it.", field=field
+    )

@@ -1,0 +1,116 @@
+import struct
+import zlib
+
+import pytest
+from PIL import Image
+
+from studio.errors import PolicyError
+from studio.illusions.request import IllusionRequest
+from studio.policy import LOCAL, SHARED, Limits, check_illusion, check_upload, limits_for
+from studio.settings import Settings
+
+MODELS = ("builtin:emoji", "my-model")
+
+
+def refusal(request, limits=SHARED, models=MODELS):
+    with pytest.raises(PolicyError) as refused:
+        check_illusion(request, limits, models)
+    return refused.value
+
+
+def claimed_size_png(path, width, height):
+    """A PNG whose header claims a size that its few bytes do not hold."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = [header, b"IDAT" + zlib.compress(b""), b"IEND"]
+    body = b"".join(struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    return path
+
+
+def test_the_profile_decides_the_limits():
+    assert limits_for(Settings()) is LOCAL
+    assert limits_for(Settings(profile="shared")) is SHARED
+
+
+def test_the_default_request_is_allowed_everywhere():
+    check_illusion(IllusionRequest(), LOCAL, MODELS)
+    check_illusion(IllusionRequest(), SHARED, MODELS)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"steps": 101, "candidates": 1}, "steps: at most 100 are allowed here, got 101."),
+        ({"size": 1032}, "size: at most 1,024 are allowed here, got 1,032."),
+        ({"candidates": 5}, "candidates: at most 4 are allowed here, got 5."),
+    ],
+)
+def test_each_limit_names_its_field(values, sentence):
+    error = refusal(IllusionRequest(**values))
+    assert str(error) == sentence
+    assert error.field == sentence.partition(":")[0]
+
+
+def test_prompts_have_a_length():
+    error = refusal(IllusionRequest(prompts=("a", "b" * 400)), Limits(max_prompt=300))
+    assert str(error) == "prompts.1: at most 300 characters are allowed here, got 400; shorten it."
+
+
+def test_steps_times_candidates_times_views_have_a_limit():
+    request = IllusionRequest(prompts=("a",) * 4, views=("identity",) * 4, steps=100, candidates=4)
+    assert "are up to 3,200 evaluations, and at most 2,000" in str(refusal(request))
+
+
+def test_all_problems_are_listed_at_once():
+    error = refusal(IllusionRequest(steps=200, size=2048))
+    assert error.field == "steps"
+    assert "size: at most 1,024" in str(error)
+
+
+@pytest.mark.parametrize("model", ["../../etc", "/etc", "~/models/x", "C:\\x", "owner/name", "my-model/../../x", ""])
+def test_a_shared_studio_offers_listed_models_only(model):
+    error = refusal(IllusionRequest(model=model))
+    assert error.field == "model"
+    assert "this studio does not offer" in str(error)
+
+
+def test_a_mistyped_model_gets_the_nearest_name():
+    assert "did you mean 'builtin:emoji'" in str(refusal(IllusionRequest(model="builtin:emojis")))
+
+
+def test_a_local_studio_takes_any_folder_or_hub_id():
+    check_illusion(IllusionRequest(model="/somewhere/else"), LOCAL, MODELS)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "webp"])
+def test_an_ordinary_upload_gives_its_size(tmp_path, kind):
+    path = tmp_path / f"a.{kind}"
+    Image.new("RGB", (30, 20)).save(path)
+    assert check_upload(path, SHARED) == (30, 20)
+
+
+@pytest.mark.parametrize("side", [5_000, 12_000, 30_000])
+def test_a_huge_picture_is_refused_from_its_header(tmp_path, side):
+    with pytest.raises(PolicyError, match="at most 16 million pixels are allowed") as refused:
+        check_upload(claimed_size_png(tmp_path / "a.png", side, side), SHARED)
+    assert refused.value.field == "picture"
+
+
+def test_a_heavy_file_is_refused_before_it_is_opened(tmp_path):
+    path = tmp_path / "a.png"
+    with path.open("wb") as file:
+        file.truncate(21 * 1024**2)
+    with pytest.raises(PolicyError, match="at most 20 MB are allowed, this has 21 MB"):
+        check_upload(path, SHARED)
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n", b"<svg/>", b"GIF89a" + b"\0" * 50])
+def test_what_is_no_known_picture_is_refused(tmp_path, content):
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(PolicyError, match="no picture that can be read; use PNG, JPEG, WEBP"):
+        check_upload(tmp_path / "a.png", SHARED)
+
+
+def test_an_empty_or_missing_upload_is_refused(tmp_path):
+    with pytest.raises(PolicyError, match="the file is empty"):
+        check_upload(tmp_path / "none.png", SHARED, field="mask")
