@@ -254,18 +254,18 @@ def _blocks(name: str, per_side: int, n: int) -> tuple[NDArray[np.int32], NDArra
 def _moved(piece: NDArray[np.int32], centres: NDArray, order: NDArray, turns: NDArray) -> Rearrangement:
     """Rigid pieces: place p shows piece order[p], turned; a last label beyond them stays where it is.
 
-    ``piece`` is the n x n map of places, ``centres`` hold (row, column) in half cells, so that all of it is exact.
+    ``piece`` is the n x n map of places, ``centres`` hold (row, column) in half cells, so that all of it is exact:
+    the cell shown at (i, j) is start + matrix @ (i, j), with one start and one matrix per piece.
     """
     n = len(piece)
     label = piece.reshape(-1)
     rest = np.full((1, 2), n - 1)
-    to = np.concatenate([centres, rest]).astype(np.int32)
-    frm = np.concatenate([centres[order], rest]).astype(np.int32)
     turn = np.append(turns, 0).astype(np.uint8)
-    matrix = TURN_OFFSETS[turn][label]
-    place = 2 * np.arange(n, dtype=np.int32)
-    down = np.repeat(place, n) - to[label, 0]
-    right = np.tile(place, n) - to[label, 1]
-    row = (frm[label, 0] + matrix[:, 0, 0] * down + matrix[:, 0, 1] * right) // 2
-    column = (frm[label, 1] + matrix[:, 1, 0] * down + matrix[:, 1, 1] * right) // 2
-    return Rearrangement(row * n + column, turn[label], label)
+    matrix = TURN_OFFSETS[turn]
+    there, here = np.concatenate([centres[order], rest]), np.concatenate([centres, rest])
+    start = (there - (matrix @ here[:, :, None])[:, :, 0]) // 2
+    flat = np.array([n, 1])
+    along = (flat @ matrix).astype(np.int32)
+    i, j = np.arange(n, dtype=np.int32)[:, None], np.arange(n, dtype=np.int32)
+    source = (start @ flat).astype(np.int32)[piece] + along[:, 0][piece] * i + along[:, 1][piece] * j
+    return Rearrangement(source.reshape(-1), turn[label], label)

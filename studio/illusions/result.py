@@ -1,0 +1,81 @@
+"""What an illusion run gives back: ranked candidates with their views and scores, and the files they become."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from studio.illusions.animate import frames, save_gif, save_webp
+from studio.illusions.request import IllusionRequest
+from studio.illusions.views import View
+from studio.imaging import grid, write_png
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One seed's picture, what each view makes of it, and how well the views read."""
+
+    seed: int
+    image: Image.Image
+    views: tuple[Image.Image, ...]
+    alignment: float
+    concealment: float
+    similarities: tuple[tuple[float, ...], ...]
+    score: float
+
+
+@dataclass(frozen=True)
+class IllusionResult:
+    """Candidates best first; ``views`` are built for the picture's size."""
+
+    request: IllusionRequest
+    candidates: tuple[Candidate, ...]
+    views: tuple[View, ...]
+    scorer: str
+    seconds: float
+    evaluations: int
+    notes: tuple[str, ...]
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Write pictures, grids and animations into ``folder``; returns the summary that goes to result.json."""
+        return {
+            "candidates": [self._save_candidate(folder, i, found) for i, found in enumerate(self.candidates)],
+            "scorer": self.scorer,
+            "seconds": round(self.seconds, 3),
+            "evaluations": self.evaluations,
+            "notes": list(self.notes),
+            "prompts": list(self.request.prompts),
+            "views": list(self.request.views),
+            "model": self.request.model,
+        }
+
+    def _save_candidate(self, folder: Path, index: int, found: Candidate) -> dict[str, Any]:
+        name = f"candidate-{index}"
+        recipe = self._recipe(found)
+        write_png(found.image, folder / f"{name}.png", recipe)
+        view_files = [f"{name}-view-{i}.png" for i in range(len(found.views))]
+        for picture, file in zip(found.views, view_files, strict=True):
+            write_png(picture, folder / file, recipe)
+        write_png(grid(found.views), folder / f"{name}-grid.png", recipe)
+        moving = frames(found.image, list(self.views), list(self.request.prompts))
+        save_webp(moving, folder / f"{name}.webp")
+        save_gif(moving, folder / f"{name}.gif")
+        return {
+            "seed": found.seed,
+            "image": f"{name}.png",
+            "views": view_files,
+            "grid": f"{name}-grid.png",
+            "webp": f"{name}.webp",
+            "gif": f"{name}.gif",
+            "alignment": round(found.alignment, 4),
+            "concealment": round(found.concealment, 4),
+            "similarities": [[round(value, 4) for value in row] for row in found.similarities],
+        }
+
+    def _recipe(self, found: Candidate) -> dict[str, Any]:
+        """The request that makes this very candidate alone."""
+        alone = self.request.model_copy(update={"seed": found.seed, "candidates": 1})
+        return {"version": 1, "engine": "illusion", "seed": found.seed, "request": alone.model_dump(mode="json")}

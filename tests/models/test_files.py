@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import io
+import pickle
+import shutil
+import zipfile
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from studio.errors import ModelFileError, ModelNotFoundError
+from studio.models.files import check_pipeline, read_header
+
+
+@pytest.fixture
+def weights(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file({"w": torch.ones(2, 3), "b": torch.zeros(3, dtype=torch.float16)}, path, metadata={"format": "pt"})
+    return path
+
+
+@pytest.fixture
+def pipeline(tiny_pipeline, tmp_path):
+    return shutil.copytree(tiny_pipeline, tmp_path / "pipeline")
+
+
+def test_a_header_names_every_tensor_without_reading_it(weights):
+    header = read_header(weights)
+    assert header["w"]["shape"] == [2, 3]
+    assert set(header) == {"w", "b"}
+
+
+@pytest.mark.parametrize("keep", [0, 5, 8, 9, 40])
+def test_a_truncated_file_says_download_it_again(weights, keep):
+    weights.write_bytes(weights.read_bytes()[:keep])
+    with pytest.raises(ModelFileError, match=r"weights.safetensors .*download it again"):
+        read_header(weights)
+
+
+def test_a_file_short_of_its_last_byte_is_truncated(weights):
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ModelFileError, match="truncated"):
+        read_header(weights)
+
+
+def test_a_pickle_under_this_name_is_called_a_pickle(weights):
+    weights.write_bytes(pickle.dumps({"w": 1}, protocol=2))
+    with pytest.raises(ModelFileError, match="is a pickle"):
+        read_header(weights)
+
+
+def test_a_torch_zip_under_this_name_is_called_a_pickle(weights):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("archive/data.pkl", "x" * 100)
+    weights.write_bytes(buffer.getvalue())
+    with pytest.raises(ModelFileError, match="is a pickle"):
+        read_header(weights)
+
+
+@pytest.mark.parametrize("length", [0x80, 0x0280, 0x0480])
+def test_a_header_whose_length_looks_like_a_pickle_is_still_a_header(tmp_path, length):
+    path = tmp_path / "w.safetensors"
+    body = b'{"__metadata__":{"a":"' + b"x" * 2000
+    header = body[: length - 3] + b'"}}'
+    path.write_bytes(length.to_bytes(8, "little") + header)
+    assert read_header(path) == {}
+
+
+def test_a_sound_folder_passes(pipeline):
+    assert check_pipeline(pipeline) == "StableDiffusionPipeline"
+
+
+def test_a_folder_without_an_index_is_no_diffusers_folder(tmp_path):
+    with pytest.raises(ModelNotFoundError, match="no model_index.json"):
+        check_pipeline(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_a_missing_part_is_named(pipeline, part):
+    shutil.rmtree(pipeline / part)
+    with pytest.raises(ModelNotFoundError, match=f"has no {part}"):
+        check_pipeline(pipeline)
+
+
+def test_a_folder_of_pickles_is_refused(pipeline):
+    (pipeline / "vae" / "diffusion_pytorch_model.safetensors").rename(pipeline / "vae" / "diffusion_pytorch_model.bin")
+    with pytest.raises(ModelFileError, match=r"only diffusion_pytorch_model.bin, a pickle"):
+        check_pipeline(pipeline)
+
+
+def test_another_pipeline_class_is_refused_by_name(pipeline):
+    index = pipeline / "model_index.json"
+    index.write_text(index.read_text().replace("StableDiffusionPipeline", "FluxPipeline"))
+    with pytest.raises(ModelFileError, match="FluxPipeline"):
+        check_pipeline(pipeline)
