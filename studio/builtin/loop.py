@@ -100,7 +100,9 @@ class Trainer:
         tensors = {f"average.{name}": value for name, value in self.average.items()}
         tensors |= {f"net.{name}": value.detach() for name, value in self.net.state_dict().items()}
         for name, p in self.params.items():
-            tensors |= {f"{moment}.{name}": self.optimizer.state[p][moment] for moment in ("exp_avg", "exp_avg_sq")}
+            # A parameter that no loss has reached yet has no moments.
+            moments = {key: value for key, value in self.optimizer.state[p].items() if key != "step"}
+            tensors |= {f"{key}.{name}": value for key, value in moments.items()}
         progress = {"step": self.step, "seconds": self.seconds, "schedule": asdict(self.schedule)}
         partial = self.folder / "state.partial"
         tensors = {key: value.contiguous() for key, value in tensors.items()}
@@ -114,6 +116,8 @@ class Trainer:
             self.net.load_state_dict({key: state.get_tensor(f"net.{key}") for key in self.net.state_dict()})
             for name, p in self.params.items():
                 self.average[name].copy_(state.get_tensor(f"average.{name}"))
+                if f"exp_avg.{name}" not in state.keys():  # noqa: SIM118 (safe_open is no mapping)
+                    continue
                 self.optimizer.state[p] = {
                     "step": torch.tensor(float(self.step)),
                     "exp_avg": state.get_tensor(f"exp_avg.{name}").to(p.device),
