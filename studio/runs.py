@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from studio.errors import StudioError
+
 log = logging.getLogger(__name__)
 
 ENGINE_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -42,15 +44,13 @@ class Run:
     result: dict[str, Any] | None
 
 
-def create(root: Path, engine: str, run_id: str, created: float, request: dict[str, Any], job: dict[str, Any]) -> Path:
-    """A new run folder, with its request and job already inside when it appears."""
-    folder = run_folder(root, engine, run_id, created)
+def create(folder: Path, request: dict[str, Any], job: dict[str, Any]) -> None:
+    """Make a run folder, with its request and job already inside when it appears."""
     fresh = folder.with_name(NEW + folder.name)
     fresh.mkdir(parents=True)
     write_json(fresh / "request.json", request)
     write_json(fresh / "job.json", job)
     fresh.rename(folder)
-    return folder
 
 
 def run_folder(root: Path, engine: str, run_id: str, created: float) -> Path:
@@ -71,6 +71,10 @@ def keep(folder: Path, result: Saveable) -> dict[str, Any]:
         write_json(partial / "result.json", summary)
         for path in sorted(partial.iterdir(), key=lambda path: path.name == "result.json"):
             path.replace(folder / path.name)  # result.json is the last: with it the run is done
+    except OSError as error:
+        if error.errno is None:  # not the disk's, such as a picture that PIL cannot encode
+            raise
+        raise StudioError(f"The result cannot be written ({error.strerror}); make room and run it again.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return summary

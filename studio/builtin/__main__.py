@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 
-from studio.builtin import autoencoder, denoiser, export, measure, scorer
+from studio.builtin import autoencoder, card, denoiser, export, measure, scorer
 from studio.builtin.loop import Schedule
 from studio.builtin.recipe import RECIPES, Recipe
 
@@ -21,7 +21,10 @@ def main(argv: list[str] | None = None) -> None:
     args = _arguments().parse_args(argv)
     torch.set_flush_denormal(True)
     if args.action == "measure":
-        print(measure.measure(ASSETS / "emoji", ASSETS / "clip").as_markdown())
+        measured = measure.measure(ASSETS / "emoji", ASSETS / "clip")
+        print(measured.as_markdown())
+        if args.card:
+            card.write_cards(measured, ASSETS / "emoji", ASSETS / "clip", RECIPES[args.budget], args.work)
         return
     recipe = RECIPES[args.budget]
     for part in PARTS if args.part == "all" else (args.part,):
@@ -73,6 +76,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, help="train to this step instead of the recipe's last")
     parser.add_argument("--work", type=Path, default=Path("outputs/builtin"), help="checkpoints and loss logs")
     parser.add_argument("--start", type=Path, help="an autoencoder of the same shape to begin with")
+    parser.add_argument("--card", action="store_true", help="measure: write the model cards and the contact sheet too")
     return parser
 
 

@@ -35,6 +35,9 @@ class Measured:
     drawn_top5: float
     seconds: float
     pictures: Tensor
+    steps: int = STEPS
+    scale: float = GUIDANCE
+    seed: int = SEED
 
     def as_markdown(self) -> str:
         turns = ", ".join(f"{name} {value:.2f}" for name, value in zip(TURNS, self.psnr, strict=True))

@@ -34,7 +34,7 @@ def run(request: IllusionRequest, models: ModelStore, *, on_step: OnStep = ignor
     """
     start = time.perf_counter()
     on_step(Step(0, request.steps * request.candidates, note="Loading the model", labels=request.prompts))
-    drawing = models.network(request.model, lambda network: _Drawing(request, network, models, on_step).candidates())
+    drawing = models.network(request.model, lambda network: _Drawing(request, network, on_step).candidates())
     on_step(Step(drawing.steps, drawing.steps, note="Scoring", evaluations=drawing.evaluations, labels=request.prompts))
     found = models.with_model(SCORER, lambda scorer: [_scored(request, p, scorer, drawing) for p in drawing.pictures])
     return IllusionResult(
@@ -62,14 +62,14 @@ class Drawn:
 class _Drawing:
     """One request on one network: views built, checked, and the candidates denoised one after the other."""
 
-    def __init__(self, request: IllusionRequest, network: StableDiffusion, models: ModelStore, on_step: OnStep) -> None:
+    def __init__(self, request: IllusionRequest, network: StableDiffusion, on_step: OnStep) -> None:
         self.request, self.network, self.on_step = request, network, on_step
         self.cells = (request.size or network.size) // network.factor
         self.views = tuple(build(spec, self.cells, network.factor) for spec in request.views)
         self.reduction = resolve_reduction(request.reduction, check_set(self.views))
         for view in self.views:
             admit(view)
-        self.notes = check_carried(self.views, network, models.assets)
+        self.notes = check_carried(self.views, network)
         self.evaluations = 0
 
     def candidates(self) -> Drawn:

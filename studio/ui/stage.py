@@ -39,36 +39,20 @@ def heading(snapshot: Snapshot) -> str:
 
 def announcement(snapshot: Snapshot) -> str:
     """What a screen reader says when a job changes its state; steps are not announced."""
-    name = heading(snapshot)
-    if snapshot.status in ("failed", "interrupted"):
-        return f"{words.STATUS[snapshot.status]}: {name}. {reason(snapshot)}"
-    if snapshot.status == "cancelled":
-        return f"Stopped: {name}. {kept(snapshot)}"
-    verb = {"queued": "Waiting", "running": "Started", "done": "Finished"}[snapshot.status]
-    return f"{verb}: {name}."
+    verb = {"queued": "Waiting", "running": "Started", "done": "Finished"}.get(snapshot.status)
+    if verb:
+        return f"{verb}: {heading(snapshot)}."
+    return f"{words.STATUS[snapshot.status]}: {heading(snapshot)}. {reason(snapshot)}"
 
 
 def reason(snapshot: Snapshot) -> str:
     """One sentence why a job ended without a result."""
-    if snapshot.error:
-        return snapshot.error.message
-    if snapshot.status == "interrupted":
-        return "The studio was closed while this ran; its settings are kept, so it can be run again."
-    return "The job ended without a result."
-
-
-def kept(snapshot: Snapshot) -> str:
-    """What is left of a job that its owner stopped."""
-    finished = len((snapshot.summary or {}).get("candidates") or ())
-    where = f"Stopped at step {snapshot.step} of {snapshot.total}" if snapshot.total else "Stopped before it began"
-    if finished:
-        return f"{where}; {words.count(finished, 'finished candidate')} kept."
-    return f"{where}; no picture was finished, your settings are kept."
+    return snapshot.reason or "It ended without a result; its settings are kept."
 
 
 def _waiting(snapshot: Snapshot, titles: Titles) -> Markup:
-    ahead = snapshot.position or 0
-    line = "Starting" if not ahead else f"Waiting for {words.count(ahead, 'job')} before it"
+    before = snapshot.position - 1
+    line = f"Waiting for {words.count(before, 'job')} in line before it" if before > 0 else "Next in line"
     return _article(
         "queued",
         tag("h2", heading(snapshot)),
@@ -97,11 +81,10 @@ def _running(snapshot: Snapshot, titles: Titles) -> Markup:
 
 def _ended(snapshot: Snapshot, titles: Titles) -> Markup:
     stopped = snapshot.status == "cancelled"
-    sentence = kept(snapshot) if stopped else reason(snapshot)
     return _article(
         snapshot.status,
         tag("h2", heading(snapshot)),
-        tag("p", sentence, cls="stage-line" if stopped else "stage-line is-error"),
+        tag("p", reason(snapshot), cls="stage-line" if stopped else "stage-line is-error"),
         _views(snapshot, titles) if snapshot.previews else NOTHING,
         tag(
             "div",
@@ -113,7 +96,7 @@ def _ended(snapshot: Snapshot, titles: Titles) -> Markup:
 
 
 def _bar(snapshot: Snapshot) -> Markup:
-    total, step = snapshot.total or 0, snapshot.step or 0
+    total, step = snapshot.total, snapshot.step
     done = 100 * step / total if total else 0
     return tag(
         "div",

@@ -1,0 +1,57 @@
+"""Finished results that ship with the studio: ``assets/examples/<engine>/<slug>/``, folders as a run leaves them.
+
+``result.json`` and the files it names are needed; ``request.json`` holds the settings, or else the preset of that slug.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+PREFIX = "example:"
+
+
+@dataclass(frozen=True)
+class Example:
+    slug: str
+    folder: Path
+    request: Mapping[str, Any]
+    summary: Mapping[str, Any]
+
+
+class Examples:
+    """The examples of one engine, read once; a folder that cannot be read is logged and left out."""
+
+    def __init__(self, folder: Path, presets: Mapping[str, Mapping[str, Any]]) -> None:
+        self._found = {}
+        for path in sorted(folder.glob("*/result.json")):
+            try:
+                self._found[path.parent.name] = _read(path.parent, presets.get(path.parent.name))
+            except (OSError, ValueError) as error:
+                log.warning("left out the example %s: %s", path.parent.name, error)
+
+    def find(self, key: str) -> Example | None:
+        """By slug, or by the key that a page names it with."""
+        return self._found.get(key.removeprefix(PREFIX))
+
+    def __iter__(self) -> Any:
+        return iter(self._found.values())
+
+
+def key(slug: str) -> str:
+    """How a page names an example where a job id may stand as well."""
+    return f"{PREFIX}{slug}"
+
+
+def _read(folder: Path, preset: Mapping[str, Any] | None) -> Example:
+    summary = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    own = folder / "request.json"
+    request = json.loads(own.read_text(encoding="utf-8")) if own.exists() else dict(preset or {})
+    if not isinstance(summary, dict) or not isinstance(request, dict) or not summary.get("candidates"):
+        raise ValueError("result.json names no candidates")
+    return Example(folder.name, folder, request, summary)

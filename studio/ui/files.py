@@ -1,0 +1,99 @@
+"""Addresses of finished files: each holds a token that only its owner's page was given, and serves nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import io
+import secrets
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+if TYPE_CHECKING:
+    from studio.ui.examples import Examples
+    from studio.workbench import Workbench
+
+THUMBNAIL_WIDTHS = (128, 256, 512)
+MOST_TOKENS = 20_000
+KINDS = {".png": "image/png", ".webp": "image/webp", ".gif": "image/gif"}
+HEADERS = {"Cache-Control": "private, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
+
+
+class Files:
+    """Knows which token stands for which owner's job. Tokens end with the process; pages that reconnect get new ones."""
+
+    def __init__(self, workbench: Workbench, examples: Examples) -> None:
+        self._workbench, self._examples = workbench, examples
+        self._secret = secrets.token_bytes(32)
+        self._jobs: dict[str, tuple[str, str]] = {}
+
+    def link(self, job_id: str, owner: str, name: str, width: int | None = None) -> str:
+        """The address of one of a job's files, or of a thumbnail of it."""
+        token = hmac.new(self._secret, f"{len(owner)}:{owner}:{job_id}".encode(), hashlib.sha256).hexdigest()[:40]
+        if token not in self._jobs:
+            while len(self._jobs) >= MOST_TOKENS:
+                self._jobs.pop(next(iter(self._jobs)), None)
+            self._jobs[token] = (job_id, owner)
+        return f"outputs/{token}/{name}" + (f"?w={width}" if width else "")
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/outputs/{token}/{name}", self._output, methods=["GET"]),
+            Route("/examples/{slug}/{name}", self._example, methods=["GET"]),
+        ]
+
+    async def _output(self, request: Request) -> Response:
+        job_id, owner = self._jobs.get(request.path_params["token"], ("", ""))
+        snapshot = self._workbench.snapshot(job_id, owner) if job_id else None
+        if snapshot is None or not snapshot.summary:
+            return _missing()
+        return await _served(snapshot.folder, snapshot.summary, request)
+
+    async def _example(self, request: Request) -> Response:
+        example = self._examples.find(request.path_params["slug"])
+        return await _served(example.folder, example.summary, request) if example else _missing()
+
+
+async def _served(folder: Path, summary: Mapping[str, Any], request: Request) -> Response:
+    """A file that the summary names, and no other that may lie beside it."""
+    name = request.path_params["name"]
+    path = folder / name
+    if name not in named_files(summary) or path.suffix not in KINDS or not path.is_file():
+        return _missing()
+    width = request.query_params.get("w", "")
+    if width in map(str, THUMBNAIL_WIDTHS):
+        small = await run_in_threadpool(_thumbnail, path, int(width), path.stat().st_mtime_ns)
+        return Response(small, media_type="image/jpeg", headers=HEADERS)
+    return FileResponse(path, media_type=KINDS[path.suffix], headers=HEADERS)
+
+
+def named_files(summary: Mapping[str, Any]) -> set[str]:
+    """Every file name that a result's summary mentions."""
+    found: set[str] = set()
+    for candidate in summary.get("candidates") or ():
+        found.update(value for key, value in candidate.items() if isinstance(value, str) and key != "seed")
+        found.update(candidate.get("views") or ())
+    return {name for name in found if Path(name).name == name}
+
+
+@lru_cache(maxsize=256)
+def _thumbnail(path: Path, width: int, changed: int) -> bytes:
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        small = picture.convert("RGB")
+    small.thumbnail((width, width))
+    buffer = io.BytesIO()
+    small.save(buffer, format="JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def _missing() -> Response:
+    return PlainTextResponse("There is no such file.", status_code=404, headers={"Cache-Control": "no-store"})

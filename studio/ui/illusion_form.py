@@ -1,0 +1,207 @@
+"""The recipe of an illusion as a form: a row for every view, then the settings, most of them under More."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from studio.illusions.request import IllusionRequest
+from studio.illusions.specs import VIEWS
+from studio.ui.form import BoundedByRequest, Form, Updates, Values
+
+if TYPE_CHECKING:
+    from studio.policy import Limits
+
+MOST_VIEWS = 4
+FEWEST_VIEWS = 2
+NEXT_VIEWS = ("identity", "rotate_180", "rotate_90", "rotate_270")
+SCHEDULERS = (("DDIM", "ddim"), ("Euler", "euler"), ("DPM++ 2M", "dpm++2m"))
+REDUCTIONS = (
+    ("Let the views decide", "auto"),
+    ("Mean of all views", "mean"),
+    ("Sum of the parts", "sum"),
+    ("Views take turns", "alternate"),
+)
+PLAIN = ("seed", "candidates", "steps", "guidance_scale", "negative_prompt", "scheduler", "reduction", "size")
+
+
+@dataclass
+class IllusionForm(Form):
+    """The form's components by field name, and what only the page knows: how many rows are open."""
+
+    rows: tuple[gr.Column, ...] = ()
+    removers: tuple[gr.Button, ...] = ()
+    adder: gr.Button | None = None
+    dice: gr.Button | None = None
+    more: gr.Accordion | None = None
+
+    def request(self, values: Values) -> dict[str, Any]:
+        """The request's data as it stands in the form, unchecked."""
+        named = self.named(values)
+        views = opened(named)
+        data = {"model": named["model"], "prompts": _texts(named, "prompts", views), "views": _texts(named, "views", views)}
+        return data | {name: _blank(named[name]) for name in PLAIN if name != "size" or named["size"]}
+
+    def filled(self, data: Mapping[str, Any]) -> Updates:
+        """The form with a request's data in it; what the request leaves out gets its default."""
+        full = IllusionRequest.model_construct(**data).model_dump()
+        prompts, views = list(full["prompts"]), list(full["views"])
+        number = min(MOST_VIEWS, max(1, len(prompts), len(views)))
+        named = {name: full[name] for name in (*PLAIN, "model")} | {"count": number}
+        for index in range(number):
+            named[f"prompts.{index}"] = prompts[index] if index < len(prompts) else ""
+            named[f"views.{index}"] = views[index] if index < len(views) else NEXT_VIEWS[index]
+        return self.updates(named) | self.opening(number)
+
+    def opening(self, number: int) -> Updates:
+        """Show the first ``number`` rows; a row can be taken away while more than two are there."""
+        shown = {row: gr.update(visible=index < number) for index, row in enumerate(self.rows)}
+        removable = {button: gr.update(visible=number > FEWEST_VIEWS) for button in self.removers}
+        return {**shown, **removable, self.adder: gr.update(visible=number < MOST_VIEWS), self.controls["count"]: number}
+
+    def without(self, index: int, values: Values) -> Updates:
+        """The form after row ``index`` was taken away: the rows below move up."""
+        named = self.named(values)
+        number = opened(named)
+        kept = [row for row in range(number) if row != index]
+        moved = {f"{part}.{to}": named[f"{part}.{row}"] for to, row in enumerate(kept) for part in ("prompts", "views")}
+        emptied = {f"prompts.{number - 1}": "", f"views.{number - 1}": NEXT_VIEWS[number - 1]}
+        return self.updates(emptied | moved) | self.opening(number - 1)
+
+    @property
+    def saved(self) -> tuple[str, ...]:
+        """The fields that a reload brings back."""
+        return tuple(self.controls)
+
+    def recalled(self, stored: object) -> Updates:
+        """What an earlier visit left in the browser: untrusted, so only known names and fitting types are taken."""
+        if not isinstance(stored, dict):
+            return {}
+        named = {name: value for name, value in stored.items() if name in self.controls and _fits(name, value)}
+        return self.updates(named) | self.opening(opened(named))
+
+
+def opened(named: Mapping[str, Any]) -> int:
+    """How many rows are open, whatever a stored or raw value says."""
+    number = named.get("count")
+    return min(MOST_VIEWS, max(1, int(number))) if isinstance(number, int | float) else FEWEST_VIEWS
+
+
+def build(form: IllusionForm, request: IllusionRequest, limits: Limits) -> None:
+    """Draw the form, filled with ``request``. The model's picker stands in the top bar and is added there."""
+    _views(form, request)
+    with gr.Column(elem_classes="field"):
+        with gr.Row(elem_classes="seed-row"):
+            form.add(
+                "seed", gr.Number(request.seed, label="Seed", info="Same seed, same picture.", precision=0, elem_id="seed")
+            )
+            form.dice = gr.Button("Roll", elem_classes="dice", elem_id="dice")
+        form.note("seed")
+    _slider(form, "candidates", "Candidates", 1, limits.max_candidates, request.candidates, "Pictures to try, shown ranked.")
+    _slider(form, "steps", "Steps", 1, limits.max_steps, request.steps, "More is slower and a little cleaner.")
+    with gr.Accordion("More", open=False, elem_classes="fold", elem_id="more") as form.more:
+        _more(form, request, limits)
+
+
+def _views(form: IllusionForm, request: IllusionRequest) -> None:
+    number = len(request.views)
+    form.add("count", gr.Number(number, visible=False, precision=0))
+    with gr.Column(elem_classes="view-rows"):
+        rows = [_view(form, index, request, number) for index in range(MOST_VIEWS)]
+        form.rows, form.removers = tuple(row for row, _ in rows), tuple(button for _, button in rows)
+        form.adder = gr.Button("+ Add a view", size="sm", elem_classes="add-view", visible=number < MOST_VIEWS)
+
+
+def _view(form: IllusionForm, index: int, request: IllusionRequest, number: int) -> tuple[gr.Column, gr.Button]:
+    there = index < number
+    with gr.Column(elem_classes="view-row", visible=there) as row:
+        with gr.Row(elem_classes="pair"):
+            prompt = gr.Textbox(
+                request.prompts[index] if there else "",
+                label=f"View {index + 1} shows",
+                placeholder="a rabbit",
+                lines=1,
+                max_lines=4,
+                elem_classes="prompt",
+            )
+            view = gr.Dropdown(
+                [(entry.title, entry.name) for entry in VIEWS],
+                value=request.views[index] if there else NEXT_VIEWS[index],
+                label=f"How view {index + 1} is seen",
+                allow_custom_value=True,
+                elem_classes="view",
+            )
+            remove = gr.Button("✕", size="sm", elem_classes="remove", visible=number > FEWEST_VIEWS)
+        form.note(f"prompts.{index}", f"views.{index}")
+    form.add(f"prompts.{index}", prompt)
+    form.add(f"views.{index}", view)
+    return row, remove
+
+
+def _more(form: IllusionForm, request: IllusionRequest, limits: Limits) -> None:
+    with gr.Column(elem_classes="field"):
+        form.add(
+            "negative_prompt",
+            gr.Textbox(request.negative_prompt, label="What no view should show", info="The negative prompt.", lines=1),
+        )
+        form.note("negative_prompt")
+    _slider(
+        form,
+        "guidance_scale",
+        "How strongly the prompts are followed",
+        0,
+        30,
+        request.guidance_scale,
+        "The CFG scale; 1 leaves the model to itself, too much burns the colours.",
+        step=0.5,
+    )
+    _choice(form, "scheduler", "Sampler", SCHEDULERS, request.scheduler, "What takes the steps; all reach like pictures.")
+    _choice(form, "reduction", "How views are joined", REDUCTIONS, request.reduction, "The mean suits turned views.")
+    with gr.Column(elem_classes="field"):
+        form.add(
+            "size",
+            gr.Number(
+                request.size,
+                label="Size in pixels",
+                info=f"A multiple of 8 up to {limits.max_size}; empty is the model's own.",
+                placeholder="the model's own",
+                precision=0,
+                step=8,
+            ),
+        )
+        form.note("size")
+
+
+def _slider(
+    form: Form, name: str, label: str, least: float, most: float, value: float, info: str, *, step: float = 1
+) -> None:
+    with gr.Column(elem_classes="field"):
+        form.add(
+            name,
+            BoundedByRequest(
+                least, max(most, least + step), value=value, step=step, label=label, info=info, buttons=[]
+            ),
+        )
+        form.note(name)
+
+
+def _choice(form: Form, name: str, label: str, choices: Sequence[tuple[str, str]], value: str, info: str) -> None:
+    with gr.Column(elem_classes="field"):
+        form.add(name, gr.Dropdown(list(choices), value=value, label=label, info=info))
+        form.note(name)
+
+
+def _texts(named: Mapping[str, Any], part: str, number: int) -> list[str]:
+    return [named[f"{part}.{index}"] or "" for index in range(number)]
+
+
+def _blank(value: Any) -> Any:
+    return "" if value is None else value
+
+
+def _fits(name: str, value: object) -> bool:
+    numeric = name in ("seed", "candidates", "steps", "guidance_scale", "size", "count")
+    return value is None or (isinstance(value, int | float) if numeric else isinstance(value, str) and len(value) < 2000)

@@ -1,0 +1,114 @@
+"""Following a job: a timer pulls, what did not change is not sent, and a page that opens again finds its job."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from studio.errors import StudioError
+from studio.ui import history, stage
+from studio.ui.desk import Desk
+from studio.ui.form import Form, Updates, problems
+
+POLL = 0.4  # seconds; a preview of 15 KB every 0.4 s is what slow lines carried without falling behind
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+"""How every listener of the page is registered: at once, without a spinner, and out of the public interface."""
+
+# Fixed, so that what a browser keeps is still readable after a restart of the studio. It is no secret.
+STORAGE_SECRET = "duckrabbit"
+
+
+@dataclass(frozen=True)
+class Live:
+    """The components that show a job. ``key`` is what the stage shows, ``seen`` what this page was sent last."""
+
+    me: gr.BrowserState
+    key: gr.State
+    seen: gr.State
+    timer: gr.Timer
+    stage: gr.HTML
+    said: gr.HTML
+    pill: gr.HTML
+    queue: gr.HTML
+    stop: gr.Button
+
+    @property
+    def outputs(self) -> list[Any]:
+        return [self.me, self.key, self.seen, self.timer, self.stage, self.said, self.pill, self.queue, self.stop]
+
+
+def owner_of(me: object) -> str:
+    """The owner that a browser remembers: 128 random bits, which nobody else can name."""
+    owner = me.get("owner") if isinstance(me, dict) else None
+    return owner if isinstance(owner, str) and 16 <= len(owner) <= 64 and owner.isalnum() else ""
+
+
+def remembered(me: object) -> str:
+    key = me.get("shown") if isinstance(me, dict) else None
+    return key if isinstance(key, str) and len(key) <= 120 else ""
+
+
+def new_owner() -> str:
+    return secrets.token_hex(16)
+
+
+def show(desk: Desk, live: Live, owner: str, key: str, *, said: str = "") -> Updates:
+    """Put a job, a result or an example on the stage, and follow what still runs."""
+    updates = _watch(desk, live, owner, key, {})
+    if said:
+        updates[live.said] = said
+    return updates | {live.me: {"owner": owner, "shown": key}, live.key: key}
+
+
+def attach(desk: Desk, live: Live, me: object) -> Updates:
+    """A page opens: give it an owner if it has none, and what it left running or looked at last."""
+    owner = owner_of(me) or new_owner()
+    return show(desk, live, owner, desk.first(owner, remembered(me)))
+
+
+def tick(desk: Desk, live: Live, form: Form, me: object, key: str, seen: dict[str, Any]) -> Updates:
+    """One pull. Nothing is sent when nothing changed; errors also go beside the field they are about."""
+    owner = owner_of(me)
+    updates = _watch(desk, live, owner, key or "", seen or {})
+    snapshot = desk.snapshot(key or "", owner)
+    if live.said in updates and snapshot and snapshot.error:
+        error = StudioError(snapshot.error.message, field=snapshot.error.field)
+        updates |= form.written(problems(error, form.notes))
+    return updates
+
+
+def _watch(desk: Desk, live: Live, owner: str, key: str, seen: dict[str, Any]) -> Updates:
+    """Updates of the stage, the pill, Stop and the timer, as far as they differ from what was ``seen``."""
+    # Looked at before the stage is drawn: a job that ends in between is seen as active once more and drawn next time.
+    active = desk.active(owner)
+    snapshot = desk.snapshot(key, owner)
+    now = {
+        "stage": [key, snapshot.revision if snapshot else 0],
+        "status": [key, snapshot.status if snapshot else ""],
+        "pill": [[job.id, job.revision] for job in active],
+    }
+    if now == seen:
+        return {}
+    updates: Updates = {live.seen: now, live.timer: gr.Timer(active=bool(active))}
+    if now["stage"] != seen.get("stage"):
+        updates[live.stage] = desk.stage(key, owner)
+    if now["pill"] != seen.get("pill"):
+        updates |= {live.pill: desk.pill(active), live.queue: history.queue(active)}
+        updates[live.stop] = gr.update(interactive=bool(active))
+    if now["status"] != seen.get("status") and snapshot and ("status" in seen or not snapshot.over):
+        updates[live.said] = stage.announcement(snapshot)
+    return updates
+
+
+def stop(desk: Desk, live: Live, me: object, key: str, asked: str = "") -> Updates:
+    """Stop the job that was asked for, or else the one on the stage, or else the newest that runs or waits."""
+    owner = owner_of(me)
+    active = desk.active(owner)
+    wanted = [asked] if asked else [key, *(job.id for job in active)]
+    for job_id in wanted:
+        if any(job.id == job_id for job in active) and desk.workbench.cancel(job_id, owner):
+            break
+    return _watch(desk, live, owner, key or "", {}) | {live.timer: gr.Timer(active=True)}

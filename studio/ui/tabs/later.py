@@ -1,0 +1,14 @@
+"""A tab whose engine is not there yet: it says so, and has nothing to press."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from studio.ui.markup import tag
+
+
+def draw(title: str, promise: str) -> None:
+    """One heading and what the tab will do."""
+    gr.HTML(
+        tag("section", tag("h2", title), tag("p", promise), tag("p", "It is not there yet."), cls="later"), js_on_load=None
+    )
