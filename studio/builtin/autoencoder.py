@@ -15,13 +15,15 @@ from studio.builtin.loop import Schedule, Trainer
 from studio.builtin.world import SIZE, Thing, Wobble, every_thing, load_things, render
 
 FACTOR = 8
+LATENT_CHANNELS = 8
 LOOSE = Wobble(shift=0.08, scale=(0.7, 1.0), tilt=10.0)
 
 
-def build(channels: tuple[int, ...] = (16, 32, 64, 128)) -> AutoencoderKL:
-    """An SD-style AutoencoderKL, factor 8, 4 latent channels, no attention."""
+def build(latent_channels: int = LATENT_CHANNELS, channels: tuple[int, ...] = (16, 32, 64, 128)) -> AutoencoderKL:
+    """An SD-style AutoencoderKL, factor 8, no attention."""
     blocks = len(channels)
     return AutoencoderKL(
+        latent_channels=latent_channels,
         block_out_channels=channels,
         down_block_types=("DownEncoderBlock2D",) * blocks,
         up_block_types=("UpDecoderBlock2D",) * blocks,
@@ -108,7 +110,7 @@ def _edges(x: Tensor) -> Tensor:
 def train(schedule: Schedule, folder: Path, *, batch: int, seed: int = 1, start: Path | None = None) -> AutoencoderKL:
     """Train (or go on training) the autoencoder; ``start`` is a folder of weights of the same shape to begin with."""
     torch.manual_seed(seed)
-    vae = build() if start is None else AutoencoderKL.from_pretrained(start, dtype=torch.float32)
+    vae = build() if start is None else widened(AutoencoderKL.from_pretrained(start), LATENT_CHANNELS)
     vae.to(_device(), memory_format=torch.channels_last).train()
     things = load_things()
     pool = torch.cat(
@@ -118,15 +120,46 @@ def train(schedule: Schedule, folder: Path, *, batch: int, seed: int = 1, start:
     trainer = Trainer(vae, schedule, folder)
     trainer.run(Loss(vae, pool, batch, seed))
     vae = trainer.averaged().eval()
-    _set_scale(vae, pool)
+    standardise(vae, pool[:800:2])
     return vae
 
 
 @torch.no_grad()
-def _set_scale(vae: AutoencoderKL, pool: Tensor) -> None:
-    """Scale latents to unit variance, as Stable Diffusion does (scaling_factor = 1 / std)."""
-    std = vae.encode(to_signed(pool[:800:2]).to(_device())).latent_dist.mean.std().item()
-    vae.register_to_config(scaling_factor=1 / std)
+def widened(vae: AutoencoderKL, latent_channels: int) -> AutoencoderKL:
+    """The same autoencoder with more latent channels; the old ones keep their weights, the new ones begin small."""
+    old, wide = vae.config.latent_channels, build(latent_channels, tuple(vae.config.block_out_channels))
+    # The encoder ends in means, then log variances; both blocks grow.
+    both = [*range(old), *range(latent_channels, latent_channels + old)]
+    rows = {"encoder.conv_out": both, "quant_conv": both, "post_quant_conv": both[:old]}
+    columns = {"quant_conv": both, "post_quant_conv": both[:old], "decoder.conv_in": both[:old]}
+    state = wide.state_dict()
+    for name, value in vae.state_dict().items():
+        part = name.rpartition(".")[0]
+        target = state[name]
+        kept_rows = torch.tensor(rows.get(part, range(len(target))))
+        if target.dim() < 2 or part not in columns:
+            target[kept_rows] = value
+            continue
+        kept_columns = torch.tensor(columns[part])
+        target.mul_(0.1)
+        target[kept_rows[:, None], kept_columns[None]] = value
+    return wide
+
+
+@torch.no_grad()
+def standardise(vae: AutoencoderKL, pictures: Tensor) -> None:
+    """Give every latent channel mean 0 and variance 1, by folding the change into the two 1 x 1 convolutions."""
+    device = next(vae.parameters()).device
+    codes = torch.cat([vae.encode(to_signed(part).to(device)).latent_dist.mean for part in pictures.split(50)])
+    mean, std = codes.mean((0, 2, 3)), codes.std((0, 2, 3))
+    count, after = len(mean), vae.post_quant_conv
+    vae.quant_conv.bias[:count] -= mean
+    for rows in (vae.quant_conv.weight[:count], vae.quant_conv.bias[:count]):
+        rows /= std.view(-1, *[1] * (rows.dim() - 1))
+    vae.quant_conv.bias[count:] -= 2 * std.log()  # log variances shrink with their channel
+    after.bias += after.weight[:, :, 0, 0] @ mean
+    after.weight *= std.view(1, -1, 1, 1)
+    vae.register_to_config(scaling_factor=1.0)
 
 
 @torch.no_grad()
