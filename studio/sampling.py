@@ -157,7 +157,9 @@ class Predictor:
 
 
 @torch.inference_mode()
-def denoise(network: StableDiffusion, scheduler: Any, guider: Guider, noise: Tensor, on_step: OnStep = ignore) -> Tensor:
+def denoise(
+    network: StableDiffusion, scheduler: Any, guider: Guider, noise: Tensor, on_step: OnStep = ignore
+) -> Tensor:
     """From standard normal ``noise`` (B x C x h x w) to clean latents, one batched forward per step.
 
     ``on_step`` gets the sigma, the clean estimate and the evaluations so far; what it raises ends the run.

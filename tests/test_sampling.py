@@ -53,7 +53,9 @@ def test_plain_guidance_equals_the_stock_pipeline(scheduler, which, assets, tiny
     pipe.set_progress_bar_config(disable=True)
     pipe.scheduler = SCHEDULERS[scheduler](dict(network.scheduler_config))
     noise = seeded_noise((1, 4, 16, 16), 3, CPU)
-    expected = pipe("a fox", num_inference_steps=6, guidance_scale=5.0, latents=noise.clone(), output_type="latent").images
+    expected = pipe(
+        "a fox", num_inference_steps=6, guidance_scale=5.0, latents=noise.clone(), output_type="latent"
+    ).images
     found = sample(network, guidance("a fox", "", 5.0, 1.0, Upright()), scheduler=scheduler)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
@@ -119,7 +121,12 @@ def test_steps_carry_sigma_clean_estimate_and_evaluations(emoji):
     noise = seeded_noise((1, 4, 16, 16), 3, CPU)
     terms = guidance("a fox", "", 4.0, 1.0, Upright())
     denoise(emoji, build_scheduler("ddim", emoji.scheduler_config, 4, CPU), lambda i, s: terms, noise, steps.append)
-    assert [(step.index, step.total, step.evaluations) for step in steps] == [(1, 4, 2), (2, 4, 4), (3, 4, 6), (4, 4, 8)]
+    assert [(step.index, step.total, step.evaluations) for step in steps] == [
+        (1, 4, 2),
+        (2, 4, 4),
+        (3, 4, 6),
+        (4, 4, 8),
+    ]
     assert [step.sigma for step in steps] == sorted((step.sigma for step in steps), reverse=True)
     assert steps[-1].clean.shape == noise.shape
 

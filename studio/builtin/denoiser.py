@@ -16,7 +16,7 @@ from studio.builtin.loop import Schedule, Trainer
 from studio.builtin.words import build_tokenizer, text_config
 from studio.builtin.world import COLOURS, Thing, Wobble, caption, load_things, render, vocabulary
 
-TIGHT = Wobble(shift=0.02, scale=(0.82, 0.90), tilt=3.0)
+TIGHT = Wobble(shift=0.015, scale=(0.84, 0.90), tilt=2.0)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,9 @@ def cache_latents(vae: AutoencoderKL, things: tuple[Thing, ...], per_thing: int,
 class Loss:
     """Mean squared v error, weighted by min-SNR (Hang et al. 2023, eq. 9 in its v form), one prompt in ten empty."""
 
-    def __init__(self, nets: nn.ModuleDict, tokenizer: PreTrainedTokenizerFast, data: Latents, batch: int, seed: int):
+    def __init__(
+        self, nets: nn.ModuleDict, tokenizer: PreTrainedTokenizerFast, data: Latents, batch: int, seed: int
+    ) -> None:
         self.nets, self.tokenizer, self.data, self.batch, self.seed = nets, tokenizer, data, batch, seed
         self.things, self.colours = load_things(), list(COLOURS)
         self.alphas = build_scheduler().alphas_cumprod.to(data.codes.device)

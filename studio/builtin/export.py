@@ -50,7 +50,7 @@ def export_scorer(net: CLIPModel, tokenizer: PreTrainedTokenizerFast, folder: Pa
 
 @torch.no_grad()
 def fit_preview(vae: AutoencoderKL, pictures: int = 400) -> dict[str, Tensor]:
-    """Least squares from each 3 x 3 neighbourhood of unit-variance codes to its 4 x 4 pixels of the picture at 64 px."""
+    """Least squares from each 3 x 3 neighbourhood of codes to its 4 x 4 pixels of the picture at 64 px."""
     x = to_signed(renderings(load_things(), pictures, seed=4242)).to(vae.device)
     codes = torch.cat([vae.encode(part).latent_dist.mean for part in x.split(50)]).cpu() * vae.config.scaling_factor
     small = F.interpolate(x.cpu(), scale_factor=PREVIEW_SCALE / 8, mode="area")

@@ -1,4 +1,4 @@
-"""The bars that the model card names, measured on what ships: PSNR, the scorer's and the generator's accuracy, seconds."""
+"""The bars that the model card names, measured on what ships: PSNR, accuracies, seconds."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from studio.builtin import autoencoder, scorer
 from studio.builtin.world import SIZE, Wobble, load_things
+from studio.devices import pick_device, seeded_noise
 from studio.models.clip import ClipScorer
 from studio.models.loading import load_clip, load_stable_diffusion
 from studio.models.networks import StableDiffusion
-from studio.devices import pick_device, seeded_noise
-from studio.sampling import build_scheduler, denoise, guidance, Upright
+from studio.sampling import Upright, build_scheduler, denoise, guidance
 
 STEPS, GUIDANCE, SEED = 30, 4.0, 2024
 FRESH_SEED = 990_001
@@ -63,7 +63,9 @@ def measure(model_folder: Path, scorer_folder: Path) -> Measured:
     clip = load_clip("builtin:clip", scorer_folder, device)
     things = load_things()
     fresh = autoencoder.renderings(things, 2 * len(things), FRESH_SEED)
-    rough = autoencoder.renderings(things, 2 * len(things), FRESH_SEED + 1, Wobble(shift=0.05, scale=(0.75, 0.97), tilt=7.0))
+    rough = autoencoder.renderings(
+        things, 2 * len(things), FRESH_SEED + 1, Wobble(shift=0.05, scale=(0.75, 0.97), tilt=7.0)
+    )
     start = time.perf_counter()
     pictures = torch.cat([draw(network, thing.with_article, SEED + i) for i, thing in enumerate(things)])
     seconds = (time.perf_counter() - start) / len(things)

@@ -31,7 +31,9 @@ def build(words: int) -> CLIPModel:
 class Loss:
     """Symmetric contrastive loss (CLIP, Radford et al. 2021) over a batch of different things."""
 
-    def __init__(self, net: CLIPModel, tokenizer: PreTrainedTokenizerFast, per_thing: int, batch: int, seed: int):
+    def __init__(
+        self, net: CLIPModel, tokenizer: PreTrainedTokenizerFast, per_thing: int, batch: int, seed: int
+    ) -> None:
         self.net, self.tokenizer, self.batch, self.seed = net, tokenizer, batch, seed
         self.things, self.colours = load_things(), list(COLOURS)
         rng = np.random.default_rng(seed)

@@ -57,7 +57,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Wobble:
-    """How far a rendering strays from upright and centred: shift and scale as shares of the picture, tilt in degrees."""
+    """How far a rendering strays from upright and centred: shift and scale as shares, tilt in degrees."""
 
     shift: float = 0.03
     scale: tuple[float, float] = (0.80, 0.92)
@@ -127,7 +127,7 @@ def _placement(rng: np.random.Generator, wobble: Wobble) -> tuple[float, ...]:
 def _sprite(emoji: str, font: Path) -> Image.Image | None:
     """The emoji alone as premultiplied RGBa, 128 x 128, or None when the font cannot draw it in colour."""
     face = _font(font)
-    left, top, right, bottom = face.getbbox(emoji)
+    left, _top, right, bottom = face.getbbox(emoji)
     if right - left < 50:
         return None
     canvas = Image.new("RGBA", (right, bottom))

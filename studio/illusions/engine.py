@@ -81,7 +81,9 @@ class _Drawing:
     def _draw(self, index: int, seed: int) -> Tensor:
         network = self.network
         noise = seeded_noise((1, network.channels, self.cells, self.cells), seed, network.device)
-        scheduler = build_scheduler(self.request.scheduler, network.scheduler_config, self.request.steps, network.device)
+        scheduler = build_scheduler(
+            self.request.scheduler, network.scheduler_config, self.request.steps, network.device
+        )
         latents = denoise(network, scheduler, self._guider(), noise, self._reporting(index, self.evaluations))
         self.on_step(self._step(Step((index + 1) * self.request.steps, 0, note="Decoding"), 0, self.evaluations))
         with torch.inference_mode():

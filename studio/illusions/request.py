@@ -28,7 +28,9 @@ class IllusionRequest(BaseModel):
     )
     negative_prompt: str = Field("", max_length=400, description="What no view should show.")
     steps: int = Field(30, ge=1, le=200, description="Denoising steps; more is slower and a little cleaner.")
-    guidance_scale: float = Field(7.0, ge=0.0, le=30.0, description="How strongly the prompts are followed (CFG scale).")
+    guidance_scale: float = Field(
+        7.0, ge=0.0, le=30.0, description="How strongly the prompts are followed (CFG scale)."
+    )
     seed: int = Field(0, ge=0, le=2**32 - 1, description="Same seed, same picture.")
     candidates: int = Field(1, ge=1, le=16, description="Pictures to try, from this seed upwards, shown ranked.")
     scheduler: Scheduler = Field("ddim", description="The sampler that takes the steps.")

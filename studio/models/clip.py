@@ -16,7 +16,9 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 class ClipScorer:
     """A transformers CLIPModel with its tokenizer; ``name`` is shown beside every number it gives."""
 
-    def __init__(self, name: str, model: nn.Module, tokenizer: Any, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self, name: str, model: nn.Module, tokenizer: Any, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
         self.name, self.model, self.tokenizer = name, model, tokenizer
         self._mean, self._std = tuple(mean), tuple(std)
 

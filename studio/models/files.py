@@ -40,7 +40,9 @@ def read_header(path: Path) -> dict[str, dict]:
 
 def check_pipeline(folder: Path) -> str:
     """Check a diffusers Stable Diffusion folder file by file; returns its pipeline class name."""
-    index = _read_json(folder / "model_index.json", f"{folder.name} is no diffusers folder: it has no model_index.json.")
+    index = _read_json(
+        folder / "model_index.json", f"{folder.name} is no diffusers folder: it has no model_index.json."
+    )
     pipeline = index.get("_class_name", "")
     if pipeline != "StableDiffusionPipeline":
         raise ModelFileError(
@@ -49,7 +51,9 @@ def check_pipeline(folder: Path) -> str:
             field="model",
         )
     for part in COMPONENTS:
-        _read_json(folder / part / "config.json", f"{folder.name} has no {part}: a complete diffusers folder is needed.")
+        _read_json(
+            folder / part / "config.json", f"{folder.name} has no {part}: a complete diffusers folder is needed."
+        )
         check_weights(folder / part)
     return pipeline
 

@@ -27,7 +27,9 @@ def load_stable_diffusion(name: str, folder: Path, device: torch.device, dtype: 
         try:
             module = loader.from_pretrained(folder / part, dtype=wanted, use_safetensors=True, local_files_only=True)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise ModelFileError(f"{name}: its {part} cannot be loaded ({_first_line(error)}).", field="model") from error
+            raise ModelFileError(
+                f"{name}: its {part} cannot be loaded ({_first_line(error)}).", field="model"
+            ) from error
         parts[part] = module.to(device).eval().requires_grad_(False)
     parts["tokenizer"] = _tokenizer(folder / "tokenizer")
     scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))

@@ -16,7 +16,12 @@ Prediction = Literal["epsilon", "v_prediction", "sample"]
 PREVIEW_FILE = "latent_preview.safetensors"
 
 # RGB of one unit of each latent channel of SD 1.x/2.x in [-1, 1] (published in ComfyUI's comfy/latent_formats.py).
-SD_LATENT_RGB = ((0.3512, 0.2297, 0.3227), (0.3250, 0.4974, 0.2350), (-0.2829, 0.1762, 0.2721), (-0.2120, -0.2616, -0.7177))  # fmt: skip
+SD_LATENT_RGB = (
+    (0.3512, 0.2297, 0.3227),
+    (0.3250, 0.4974, 0.2350),
+    (-0.2829, 0.1762, 0.2721),
+    (-0.2120, -0.2616, -0.7177),
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,9 @@ class StableDiffusion:
 
     family = "sd"
 
-    def __init__(self, name: str, parts: Mapping[str, Any], scheduler_config: Mapping[str, Any], folder: Path | None):
+    def __init__(
+        self, name: str, parts: Mapping[str, Any], scheduler_config: Mapping[str, Any], folder: Path | None
+    ) -> None:
         self.name, self.scheduler_config = name, dict(scheduler_config)
         self.unet: nn.Module = parts["unet"]
         self.vae: nn.Module = parts["vae"]
@@ -120,7 +127,7 @@ class StableDiffusion:
 
 
 def _preview_kernel(folder: Path | None, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The linear map latent -> RGB: the model's own when its folder holds one, else Stable Diffusion's published one."""
+    """The linear map latent -> RGB: the model's own when its folder holds one, else SD's published one."""
     if folder is not None and (folder / PREVIEW_FILE).exists():
         kernel = load_file(folder / PREVIEW_FILE)
         return kernel["weight"].float().to(device), kernel["bias"].float().to(device)

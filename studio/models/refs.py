@@ -46,7 +46,7 @@ def resolve(name: str, assets: Path, models_dir: Path | None = None) -> Ref:
     if HUB_ID.match(name) and not folder.exists():
         return Ref(name, "hub", None)
     raise ModelNotFoundError(
-        f"There is no model at {shortened(name, 120)!r}: name a built-in (builtin:emoji), a diffusers folder or owner/name.",
+        f"There is no model at {shortened(name, 120)!r}: name a built-in, a diffusers folder or owner/name.",
         field="model",
     )
 

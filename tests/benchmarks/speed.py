@@ -1,6 +1,6 @@
 """Ratios of the built-in model's sampling, measured in one run: ``python -m tests.benchmarks.speed``.
 
-Every ratio compares two things that take turns, so that a busy machine slows both alike; the median of the rounds counts.
+Every ratio compares two things that take turns, so that a busy machine slows both alike; the median counts.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from studio.builtin import autoencoder, denoiser, scorer
 from studio.builtin.export import export_pipeline, export_scorer
 from studio.builtin.loop import Schedule, Trainer
 from studio.builtin.words import MAX_TOKENS, build_tokenizer
-from studio.builtin.world import FONT, load_things, vocabulary
+from studio.builtin.world import FONT, load_things
 from studio.models.loading import load_clip, load_stable_diffusion
 
 needs_font = pytest.mark.skipif(not FONT.exists(), reason="fonts-noto-color-emoji is not installed")
