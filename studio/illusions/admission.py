@@ -41,15 +41,15 @@ class Linear(Protocol):
 
     def show(self, x: Tensor) -> Tensor: ...
 
-    def bring_back(self, eps: Tensor) -> Tensor: ...
+    def bring_back(self, prediction: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class Evidence:
     """What white noise becomes under a view's matrix A.
 
-    ``identity_error`` is |A A^T z - z| / |z| and ``return_error`` |P A z - z| / |z| for random z; ``correlation`` is the
-    larger one of horizontal and vertical neighbours.
+    ``identity_error`` is |A A^T z - z| / |z| and ``return_error`` |P A z - z| / |z| for random z; ``correlation`` is
+    the larger one of horizontal and vertical neighbours.
     """
 
     identity_error: float
@@ -210,9 +210,8 @@ class Headroom:
 
     def __str__(self) -> str:
         return (
-            f"moving the model's codes misses the moved picture by {self.measured:.3f}, the codes' own error is "
-            f"{self.floor:.3f} and an unrelated picture misses by {self.mismatch:.3f}: {min(self.lost, 9.99):.0%} lost, "
-            f"{MOST_LOST:.0%} allowed"
+            f"seen through its codes a picture is off by {self.measured:.3f}, at best by {self.floor:.3f}, "
+            f"an unrelated one by {self.mismatch:.3f}: {min(self.lost, 9.99):.0%} lost, {MOST_LOST:.0%} allowed"
         )
 
 
@@ -249,7 +248,9 @@ def carried(headroom: Headroom) -> bool:
 def check_headroom(view: View, headroom: Headroom) -> None:
     """ViewError with the measured numbers when a model's codes cannot carry a view."""
     if not carried(headroom):
-        raise ViewError(f"This model cannot carry {view.title} ({view.spec}): {headroom}.", field="views")
+        raise ViewError(
+            f"This model cannot carry {view.spec}: {headroom}; choose a flip, a turn or a shuffle.", field="views"
+        )
 
 
 def dead_leaves(count: int, side: int, seed: int = 0, leaves: int = 120) -> Tensor:

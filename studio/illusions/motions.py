@@ -13,16 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from studio.illusions.permutations import TURN_OFFSETS, dihedral, skew_shifts
+from studio.illusions.permutations import dihedral, skew_shifts
 from studio.illusions.specs import Motion
 from studio.illusions.views import View
 
 GROUND = (246, 246, 244)
 FAR = 0.25  # how small a picture gets when walking away from it
 ARC = 0.12  # how far a flight bends from the straight line, as a share of its length
+SHADE = 0.35  # how much the rims of flying pieces darken, so that pieces of one colour can be told apart
 QUARTERS = np.array([0.0, 0.5, 1.0, -0.5]) * math.pi
 CORNERS = np.array([-0.25, 0.25])
 
+Angle = float | NDArray[np.float64]
 Draw = Callable[[float], Image.Image]
 Prepare = Callable[[View, Image.Image, Image.Image], Draw]
 
@@ -100,7 +102,12 @@ def shake(view: View, before: Image.Image, after: Image.Image) -> Draw:
 
 
 def pieces(view: View, before: Image.Image, after: Image.Image) -> Draw:
-    return _flight(view, after, lambda angle: 1.0)
+    return _flight(view, after, np.ones_like)
+
+
+def discs(view: View, before: Image.Image, after: Image.Image) -> Draw:
+    """Discs and rings turn in their place, over the picture and not over a hole."""
+    return _flight(view, after, np.ones_like, ground=after)
 
 
 def hinge(view: View, before: Image.Image, after: Image.Image) -> Draw:
@@ -108,7 +115,9 @@ def hinge(view: View, before: Image.Image, after: Image.Image) -> Draw:
     return _flight(view, after, _room)
 
 
-def _flight(view: View, after: Image.Image, scale: Callable[[float], float]) -> Draw:
+def _flight(
+    view: View, after: Image.Image, scale: Callable[[NDArray], NDArray], ground: Image.Image | None = None
+) -> Draw:
     """Pieces fly from where they come from to where they go, turning on the way; ``scale`` of an angle shrinks them.
 
     Drawn forwards: every moving pixel of ``after`` is thrown to its place on the way. Where pieces turn it is thrown as
@@ -117,21 +126,24 @@ def _flight(view: View, after: Image.Image, scale: Callable[[float], float]) -> 
     label, centre, start, turns = _bodies(view)
     angles = QUARTERS[turns]
     moving = (turns != 0) | (np.abs(centre - start).max(1) > 0)
-    colours = np.asarray(after.convert("RGBX")).view(np.uint32).reshape(-1)
-    still = np.asarray(Image.new("RGBX", after.size, GROUND)).view(np.uint32).reshape(-1).copy()
+    colours = _packed(after)
+    still = _packed(ground or Image.new("RGB", after.size, GROUND)).copy()
     still[~moving[label]] = colours[~moving[label]]
     which = np.flatnonzero(moving[label])
     which = which[np.argsort(label[which], kind="stable")]
-    place, body, colour = _points(which, after.width, label, colours, bool(turns.any()))
+    place, body, colour, rim = _points(which, after.width, label, colours, bool(turns.any()))
     offset = (place - centre[body]).astype(np.float32)
     path = centre - start
     bend = ARC * path[:, ::-1] * (1, -1)
 
     def draw(share: float) -> Image.Image:
-        matrices = np.stack([_rotation(a) * scale(a + b) for a, b in zip(angles * (share - 1), angles, strict=True)])
-        middle = start + path * share + bend * math.sin(math.pi * share)
-        at = middle.astype(np.float32)[body] + _turned(matrices.astype(np.float32)[body], offset)
-        return _thrown(still, at, colour, after.width)
+        shaded = _shaded(colour, rim, SHADE * math.sin(math.pi * share))
+        middle = (start + path * share + bend * math.sin(math.pi * share)).astype(np.float32)[body]
+        if not turns.any():
+            return _thrown(still, middle + offset, shaded, after.width)
+        matrix = (_rotation(angles * (share - 1)) * scale(angles * share)).astype(np.float32)[:, :, body]
+        turned = matrix[:, 0] * offset[:, 0] + matrix[:, 1] * offset[:, 1]
+        return _thrown(still, middle + turned.T, shaded, after.width)
 
     return draw
 
@@ -139,7 +151,7 @@ def _flight(view: View, after: Image.Image, scale: Callable[[float], float]) -> 
 def _bodies(view: View) -> tuple[NDArray[np.int32], NDArray, NDArray, NDArray[np.uint8]]:
     """Of every pixel its rigid piece; of every piece its centre (row, column in pixels) after and before, its turns."""
     move, n, cell = view.rearrangement, view.cells, view.cell
-    names, first, label = np.unique(move.piece, return_index=True, return_inverse=True)
+    _, first, label = np.unique(move.piece, return_index=True, return_inverse=True)
     count = np.bincount(label)
 
     def centres(places: NDArray) -> NDArray:
@@ -151,18 +163,34 @@ def _bodies(view: View) -> tuple[NDArray[np.int32], NDArray, NDArray, NDArray[np
     return pixel_label, centres(np.arange(n * n)), centres(move.source), move.turn[first]
 
 
+def _packed(picture: Image.Image) -> NDArray[np.uint32]:
+    """Every pixel's colour as one number."""
+    return np.asarray(picture.convert("RGBX")).view(np.uint32).reshape(-1)
+
+
 def _points(which: NDArray, side: int, label: NDArray, colours: NDArray, dense: bool) -> tuple[NDArray, ...]:
-    """Place (row, column), piece and colour of the points to throw for the pixels ``which``."""
+    """Place (row, column), piece and colour of the points to throw for the pixels ``which``; the indices on rims."""
     place = np.stack(np.divmod(which, side), 1) + 0.5
     if dense:
         corners = np.stack(np.meshgrid(CORNERS, CORNERS, indexing="ij"), -1).reshape(4, 2)
         place = (place[:, None] + corners).reshape(-1, 2)
         which = which.repeat(4)
-    return place, label[which], colours[which]
+    return place, label[which], colours[which], np.flatnonzero(_rims(label.reshape(side, side))[which])
 
 
-def _turned(matrices: NDArray, offset: NDArray) -> NDArray:
-    return matrices[:, :, 0] * offset[:, :1] + matrices[:, :, 1] * offset[:, 1:]
+def _rims(label: NDArray) -> NDArray[np.bool_]:
+    """Which pixels have a neighbour of another piece or none; nothing where pieces are all rim."""
+    padded = np.pad(label, 1, constant_values=-1)
+    around = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+    rims = np.logical_or.reduce([label != neighbour for neighbour in around]).reshape(-1)
+    return rims if rims.mean() < 0.5 else np.zeros_like(rims)
+
+
+def _shaded(colours: NDArray[np.uint32], which: NDArray, shade: float) -> NDArray[np.uint32]:
+    shaded = colours.copy()
+    rim = colours[which].view(np.uint8)
+    shaded[which] = (rim * (1 - shade)).astype(np.uint8).view(np.uint32)
+    return shaded
 
 
 def _thrown(still: NDArray[np.uint32], at: NDArray, colour: NDArray[np.uint32], side: int) -> Image.Image:
@@ -181,15 +209,15 @@ def _matrix(view: View) -> NDArray:
     return np.stack(rows, 1).astype(float)
 
 
-def _rotation(angle: float) -> NDArray:
-    """Counter-clockwise by ``angle`` on (row, column) offsets."""
-    cos, sin = math.cos(angle), math.sin(angle)
+def _rotation(angle: Angle) -> NDArray:
+    """2 x 2 matrices (x the shape of ``angle``) that turn (row, column) offsets counter-clockwise."""
+    cos, sin = np.cos(angle), np.sin(angle)
     return np.array([[cos, -sin], [sin, cos]])
 
 
-def _room(angle: float) -> float:
+def _room(angle: Angle) -> Angle:
     """How small a square must be to fit into its own place when turned by ``angle``."""
-    return 1 / (abs(math.cos(angle)) + abs(math.sin(angle)))
+    return 1 / (np.abs(np.cos(angle)) + np.abs(np.sin(angle)))
 
 
 def _placed(picture: Image.Image, matrix: NDArray) -> Image.Image:
@@ -198,9 +226,7 @@ def _placed(picture: Image.Image, matrix: NDArray) -> Image.Image:
     middle, large = picture.width / 2, 2 * picture.width
     shift_x, shift_y = middle - (a + b) * picture.width, middle - (c + d) * picture.width
     data = (a, b, shift_x, c, d, shift_y)
-    drawn = picture.transform(
-        (large, large), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR, fillcolor=GROUND
-    )
+    drawn = picture.transform((large, large), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR, fillcolor=GROUND)
     return drawn.reduce(2)
 
 
@@ -210,6 +236,7 @@ MOTIONS: dict[Motion, Prepare] = {
     "fade": fade,
     "skew": skew,
     "pieces": pieces,
+    "discs": discs,
     "hinge": hinge,
     "away": away,
     "shake": shake,

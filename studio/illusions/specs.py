@@ -21,7 +21,7 @@ from studio.illusions.components import Component
 from studio.illusions.permutations import Parameters, Rearrangement
 
 Kind = Literal["orthogonal", "component"]
-Motion = Literal["none", "flip", "turn", "fade", "skew", "pieces", "hinge", "away", "shake"]
+Motion = Literal["none", "flip", "turn", "fade", "skew", "pieces", "discs", "hinge", "away", "shake"]
 
 ANAGRAMS = "https://arxiv.org/abs/2311.17919"
 FACTORISED = "https://arxiv.org/abs/2404.11615"
@@ -96,11 +96,11 @@ VIEWS: tuple[Entry, ...] = (
         "inner_circle",
         "Inner circle",
         "A disc in the middle turns, the rest stays.",
-        "pieces",
+        "discs",
         moves.inner_circle,
         moves.InnerCircle,
     ),
-    Entry("rings", "Rings", "Concentric rings turn a quarter, left and right.", "pieces", moves.rings, moves.Rings),
+    Entry("rings", "Rings", "Concentric rings turn a quarter, left and right.", "discs", moves.rings, moves.Rings),
     Entry(
         "square_hinge",
         "Hinged squares",
@@ -164,6 +164,11 @@ class ViewSpec:
     def family(self) -> tuple[str, ...]:
         """The names of the parts that sum to the whole picture, this one among them; empty for orthogonal views."""
         return self.steps[0].entry.family
+
+    @property
+    def shown_as(self) -> str:
+        """Equal for views that show the network the same: all parts of one picture share one look at it."""
+        return "+".join(str(step) for step in self.steps if step.entry.kind == "orthogonal") or "identity"
 
 
 def parse_spec(text: str) -> ViewSpec:

@@ -51,16 +51,16 @@ class View:
     @property
     def shown_as(self) -> str:
         """Equal for views that show the network the same: all parts of one picture share one look at it."""
-        return "+".join(str(step) for step in self.spec.steps if step.entry.kind == "orthogonal") or "identity"
+        return self.spec.shown_as
 
     def show(self, x: Tensor) -> Tensor:
         """V x: what the network is shown of noisy codes (..., channels, cells, cells)."""
         return self._moved(x, "codes", lambda: self.rearrangement.source)
 
-    def bring_back(self, eps: Tensor) -> Tensor:
+    def bring_back(self, prediction: Tensor) -> Tensor:
         """P eps: the network's answer to ``show(x)`` in the place of x, and of it only this view's part."""
         move = self.rearrangement
-        x = _gather(eps, self._index("back", eps.device, move.inverse_source))
+        x = _gather(prediction, self._index("back", prediction.device, move.inverse_source))
         x = _recoloured(x, tuple(np.argsort(move.channels)), move.sign)
         return x if self.part is None else self.part.part(x)
 
