@@ -35,7 +35,7 @@ PREVIEWS_KEPT = 20  # finished jobs whose last previews stay in memory
 PATIENCE = 5.0  # seconds that close() waits for a running job to reach its next step
 
 
-@dataclass
+@dataclass(eq=False)
 class _Job:
     """What the runner knows beyond the snapshot. Replaced under the runner's lock only."""
 
@@ -118,6 +118,13 @@ class Runner:
         with self._changed:
             found = [job.snapshot for job in self._jobs.values() if job.snapshot.owner == owner]
         return tuple(sorted(found, key=lambda snapshot: snapshot.created, reverse=True))
+
+    def finished(self, engine: str) -> tuple[Snapshot, ...]:
+        """What everybody's jobs of an engine came to, newest first: for the studio's own figures, never for a page."""
+        with self._changed:
+            found = [job.snapshot for job in self._jobs.values() if job.snapshot.engine == engine]
+        done = [snapshot for snapshot in found if snapshot.status == "done"]
+        return tuple(sorted(done, key=lambda snapshot: snapshot.created, reverse=True))
 
     def cancel(self, job_id: str, owner: str) -> bool:
         """Stop a job: at once while it waits, at its next step while it runs. False when there is nothing to stop."""
@@ -299,7 +306,7 @@ class Runner:
                 evaluations=step.evaluations,
                 previews=previews,
                 labels=step.labels or job.snapshot.labels,
-                eta=job.pace.eta(now, step.total - step.index),
+                eta=job.pace.eta(now, step.index, step.total),
             )
 
 

@@ -26,17 +26,19 @@ class Pace:
 
     watched: float = -math.inf
     previewed: float = -math.inf
-    stamps: deque[float] = field(default_factory=lambda: deque(maxlen=20))
+    stamps: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=20))
 
     def preview_due(self, now: float) -> bool:
         return now - self.watched <= WATCHED_FOR and now - self.previewed >= PREVIEW_EVERY
 
-    def eta(self, now: float, remaining: int) -> float | None:
-        """Seconds that ``remaining`` steps take at the pace of the last ones; the first step counts as start-up."""
-        self.stamps.append(now)
-        if len(self.stamps) < 2:
+    def eta(self, now: float, index: int, total: int) -> float | None:
+        """Seconds to step ``total`` at the pace of the last steps; what came before the first one was start-up."""
+        if index > 0:
+            self.stamps.append((now, index))
+        if not self.stamps or index <= self.stamps[0][1]:
             return None
-        return (now - self.stamps[0]) / (len(self.stamps) - 1) * max(0, remaining)
+        then, first = self.stamps[0]
+        return (now - then) / (index - first) * max(0, total - index)
 
 
 def drawn(pictures: Callable[[], tuple[Image.Image, ...]], px: int) -> tuple[str, ...]:

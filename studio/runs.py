@@ -65,8 +65,8 @@ def keep(folder: Path, result: Saveable) -> dict[str, Any]:
     """Save ``result`` into ``folder`` so that it is there completely or not at all; returns its summary."""
     partial = folder / PARTIAL
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     try:
+        partial.mkdir(parents=True)
         summary = result.save(partial)
         write_json(partial / "result.json", summary)
         for path in sorted(partial.iterdir(), key=lambda path: path.name == "result.json"):

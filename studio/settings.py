@@ -111,7 +111,7 @@ def _page_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python app.py", description="Open the Duckrabbit studio in a browser.")
     page = parser.add_argument_group("page")
     page.add_argument("--host", help="address to listen on (default: 127.0.0.1, this machine only)")
-    page.add_argument("--port", type=_port, default=7860, help="port to listen on (default: 7860)")
+    page.add_argument("--port", type=_port, help="port to listen on (default: the first free one from 7860)")
     page.add_argument("--open", action="store_true", help="open the page in a browser")
     page.add_argument(
         "--outputs", type=_output_folder, metavar="DIR", default=ROOT / "outputs", help="folder of results"

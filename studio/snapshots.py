@@ -100,7 +100,7 @@ def write(snapshot: Snapshot) -> None:
     """Note the snapshot in its run folder. A full disk is logged: what is in memory is right, and work goes on."""
     try:
         runs.write_json(snapshot.folder / "job.json", Record.of(snapshot).model_dump())
-    except OSError:
+    except (OSError, ValueError):
         log.exception("the state of job %s could not be written", snapshot.id)
 
 

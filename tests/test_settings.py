@@ -14,7 +14,7 @@ def refused(capsys, argv, env=None):
 
 def test_nothing_given_means_this_machine_only():
     settings = Settings.read([], {})
-    assert (settings.host, settings.port, settings.profile, settings.share) == ("127.0.0.1", 7860, "local", False)
+    assert (settings.host, settings.port, settings.profile, settings.share) == ("127.0.0.1", None, "local", False)
     assert settings.outputs.name == "outputs"
     assert settings.models_dir is None
 

@@ -1,0 +1,157 @@
+"""Headless: ``python -m studio illusion request.json --set steps=30 --out DIR`` makes the same files as the page."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from pydantic import BaseModel
+
+from studio import __version__, requests, runs
+from studio.errors import RequestError, StudioError
+from studio.imaging import read_recipe
+from studio.progress import Step
+from studio.settings import Settings, add_machine_arguments, machine_values, prepare_environment
+from studio.workbench import ENGINES, Engine, engine_named, make_store
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+BAR = 24  # characters
+
+
+class ProgressLine:
+    """One line that is rewritten on a terminal; elsewhere a line for every tenth of the way."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream, self.last = stream, Step(0, 0)
+        self._live, self._tenth = stream.isatty(), -1
+
+    def __call__(self, step: Step) -> None:
+        self.last = step
+        share = step.index / step.total if step.total else 0.0
+        text = f"step {step.index} of {step.total}  {step.note}".rstrip()
+        if self._live:
+            bar = "#" * round(share * BAR)
+            print(f"\r[{bar:<{BAR}}] {text:<50.50}", end="", file=self.stream, flush=True)
+        elif int(share * 10) > self._tenth:
+            self._tenth = int(share * 10)
+            print(text, file=self.stream, flush=True)
+
+    @property
+    def place(self) -> str:
+        return f"after step {self.last.index} of {self.last.total}" if self.last.index else "before the first step"
+
+    def close(self) -> None:
+        if self._live and self.last.total:
+            print(file=self.stream)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 done, 2 something to mend in what was asked, 130 stopped with Ctrl+C."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.engine is None:
+        parser.print_help()
+        return 0
+    try:
+        return _engine(options)
+    except StudioError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def read_request_file(path: Path, engine: str) -> dict[str, Any]:
+    """The request in a preset, in a recipe (a PNG's, or as JSON), or bare."""
+    try:
+        with path.open("rb") as file:
+            is_png = file.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE
+        data = read_recipe(path) if is_png else json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RequestError(f"{path}: this file cannot be read ({error.strerror}).") from None
+    except ValueError as error:
+        raise RequestError(f"{path}: this is neither JSON nor a PNG of ours ({error}).") from None
+    if isinstance(data, dict) and data.get("engine", engine) != engine:
+        raise RequestError(f"{path}: this recipe is for the engine {data['engine']!r}, not {engine!r}.", field="engine")
+    return data["request"] if isinstance(data, dict) and isinstance(data.get("request"), dict) else data
+
+
+def _engine(options: argparse.Namespace) -> int:
+    engine = engine_named(options.engine)
+    if options.file is None and not options.set:
+        print(_describe(engine))
+        return 0
+    data = {} if options.file is None else read_request_file(options.file, engine.name)
+    if isinstance(data, dict):
+        data = requests.with_settings({**requests.defaults(engine.request_class()), **data}, options.set)
+    request = requests.parse(engine.request_class(), data)
+    engine.check(request)
+    settings = Settings(**machine_values(options))
+    prepare_environment(settings)
+    folder = options.out or runs.run_folder(settings.outputs, engine.name, secrets.token_hex(8), time.time())
+    return _run(engine, request, settings, folder)
+
+
+def _run(engine: Engine, request: BaseModel, settings: Settings, folder: Path) -> int:
+    progress = ProgressLine(sys.stderr)
+    try:
+        result = engine.run_function()(request, make_store(settings), on_step=progress)
+        summary = runs.keep(folder, result)
+    except KeyboardInterrupt:
+        progress.close()
+        print(f"Stopped {progress.place}; no result was saved.", file=sys.stderr)
+        return 130
+    except BaseException:
+        progress.close()
+        raise
+    progress.close()
+    runs.write_json(folder / "request.json", request.model_dump(mode="json"))
+    for line in _saved(folder, summary):
+        print(line)
+    return 0
+
+
+def _saved(folder: Path, summary: dict[str, Any]) -> list[str]:
+    """What lies where: every file that the summary names, then the figures, best candidate first."""
+    lines = [str(path) for path in sorted(folder.iterdir()) if path.is_file() and path.suffix != ".json"]
+    for candidate in summary.get("candidates", ()):
+        figures = {name: candidate[name] for name in ("seed", "alignment", "concealment") if name in candidate}
+        lines.append(", ".join(f"{name} {value}" for name, value in figures.items()))
+    return lines + list(summary.get("notes", ())) + [str(folder / "result.json")]
+
+
+def _describe(engine: Engine) -> str:
+    """The settings of an engine with their defaults, for a person who knows none of them."""
+    values = requests.defaults(engine.request_class())
+    lines = [f"{engine.name}: {engine.about}", "", "Settings, for a request file or --set name=value:"]
+    for name, field in engine.request_class().model_fields.items():
+        default = json.dumps(values[name], ensure_ascii=False) if name in values else "needed"
+        lines.append(f"  {name:<16} {field.description or ''} [{default}]")
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    table = "\n".join(f"  {engine.name:<10} {engine.about}" for engine in ENGINES)
+    parser = argparse.ArgumentParser(
+        prog="python -m studio",
+        description="Run one of the studio's engines without the page.",
+        epilog=f"engines (name one alone to see its settings):\n{table}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("engine", nargs="?", help="what to run")
+    parser.add_argument(
+        "file", nargs="?", type=Path, help="a preset, a request as JSON, or a PNG that the studio saved"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="seed=7, views.1=rotate_180")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the files (default: a new one in outputs/)")
+    parser.add_argument("--version", action="version", version=f"Duckrabbit {__version__}")
+    add_machine_arguments(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""What can be said of an illusion before anything heavy is loaded: whether it can run, its cost, its name."""
+
+from __future__ import annotations
+
+from studio.errors import RequestError, shortened
+from studio.illusions.admission import check_specs, resolve_reduction
+from studio.illusions.request import IllusionRequest
+from studio.illusions.specs import ViewSpec, parse_spec
+
+
+def check(request: IllusionRequest) -> None:
+    """Raises RequestError for views that are in no table, do not fit together, or do not fit the reduction."""
+    resolve_reduction(request.reduction, check_specs(_specs(request)))
+
+
+def evaluations(request: IllusionRequest) -> int:
+    """How many rows the network will evaluate: distinct (view, prompt) pairs of each step whose weight is not zero."""
+    specs = _specs(request)
+    by_view = [_rows(spec, prompt, request) for spec, prompt in zip(specs, request.prompts, strict=True)]
+    if resolve_reduction(request.reduction, check_specs(specs)) == "alternate":
+        per_run = sum(len(by_view[step % len(by_view)]) for step in range(request.steps))
+    else:
+        per_run = request.steps * len(set().union(*by_view))
+    return per_run * request.candidates
+
+
+def headline(request: IllusionRequest) -> str:
+    """What the job is called in lists."""
+    return shortened(" / ".join(request.prompts), 120)
+
+
+def _specs(request: IllusionRequest) -> list[ViewSpec]:
+    specs = []
+    for index, text in enumerate(request.views):
+        try:
+            specs.append(parse_spec(text))
+        except RequestError as error:
+            error.field = f"views.{index}"
+            raise
+    return specs
+
+
+def _rows(spec: ViewSpec, prompt: str, request: IllusionRequest) -> set[tuple[str, str]]:
+    """Guidance weighs the prompt with its scale and the negative prompt with one minus it."""
+    shown = "+".join(str(step) for step in spec.steps if step.entry.kind == "orthogonal") or "identity"
+    prompted = {(shown, prompt)} if request.guidance_scale != 0.0 else set()
+    negative = {(shown, request.negative_prompt)} if request.guidance_scale != 1.0 else set()
+    return prompted | negative

@@ -1,0 +1,238 @@
+"""The composition root: settings, policy, models, presets and jobs, as one thing that a page can ask.
+
+Light to import and to make: what needs torch is imported in the job's thread.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import secrets
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from studio import policy, presets, requests
+from studio.errors import RequestError, UnknownNameError
+from studio.imaging import read_recipe
+from studio.jobs import Runner
+from studio.models import refs
+from studio.progress import OnStep
+from studio.runs import Saveable
+from studio.settings import Settings
+from studio.snapshots import Lane, Snapshot
+
+if TYPE_CHECKING:
+    from studio.models.store import ModelStore
+
+OWNER = re.compile(r"[A-Za-z0-9_-]{16,64}")
+LOCAL_OWNER = "local"
+RATES_SEEN = 5  # finished jobs that a time is estimated from
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a request will cost: evaluations of the network, and seconds where there is something to go by."""
+
+    evaluations: int
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One line of the table of engines. Texts like "module:name" are imported when they are needed.
+
+    ``allow`` holds a request against the limits; the module ``preflight`` has ``check(request)``,
+    ``evaluations(request)`` and ``headline(request)``, all without torch.
+    """
+
+    name: str
+    title: str
+    about: str
+    request: str
+    run: str
+    preflight: str
+    allow: Callable[[Any, policy.Limits, Collection[str]], None]
+    lane: Lane = "gpu"
+
+    def request_class(self) -> type[BaseModel]:
+        return _imported(self.request)
+
+    def run_function(self) -> Callable[..., Saveable]:
+        return _imported(self.run)
+
+    def check(self, request: BaseModel) -> None:
+        _imported(f"{self.preflight}:check")(request)
+
+    def evaluations(self, request: BaseModel) -> int:
+        return _imported(f"{self.preflight}:evaluations")(request)
+
+    def headline(self, request: BaseModel) -> str:
+        return _imported(f"{self.preflight}:headline")(request)
+
+
+ENGINES: tuple[Engine, ...] = (
+    Engine(
+        name="illusion",
+        title="Illusions",
+        about="pictures that read as one thing upright and another when turned, shuffled or seen from afar",
+        request="studio.illusions.request:IllusionRequest",
+        run="studio.illusions.engine:run",
+        preflight="studio.illusions.preflight",
+        allow=policy.check_illusion,
+    ),
+)
+
+# Seconds per evaluation before anything was measured here: two CPU cores.
+FIRST_RATES = {"builtin:emoji": 0.03}
+
+
+def engine_named(name: str) -> Engine:
+    """The engine's line of the table; an unknown name suggests the nearest."""
+    table = {engine.name: engine for engine in ENGINES}
+    if name not in table:
+        raise UnknownNameError("engine", name, table, field="engine")
+    return table[name]
+
+
+def make_store(settings: Settings) -> ModelStore:
+    """The models these settings allow. Imports torch."""
+    from studio.models.store import ModelStore
+
+    return ModelStore(
+        settings.assets, settings.models_dir, settings.device, settings.memory_gb, offline=settings.offline
+    )
+
+
+class Workbench:
+    """Everything a page can ask for. An ``owner`` is a browser's token; at home all browsers are one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.limits = policy.limits_for(settings)
+        self.jobs = Runner(
+            settings.outputs,
+            self.limits.max_queue,
+            max_queue_per_owner=self.limits.max_queue_per_owner,
+            keep=self.limits.max_runs_kept,
+        )
+        self._store: ModelStore | None = None
+
+    def request(self, engine: str, data: dict[str, Any]) -> BaseModel:
+        """``data`` as a request this studio would run; raises RequestError or PolicyError with every problem."""
+        entry = engine_named(engine)
+        request = requests.parse(entry.request_class(), data)
+        entry.allow(request, self.limits, [choice.name for choice in self.models()])
+        entry.check(request)
+        return request
+
+    def submit(self, engine: str, data: dict[str, Any], owner: str) -> str:
+        """Check ``data``, queue it, and return the job's id."""
+        entry, request, owner = engine_named(engine), self.request(engine, data), self._known(owner)
+        return self.jobs.submit(
+            lambda on_step: self._run(entry, request, on_step),
+            engine=entry.name,
+            title=entry.headline(request),
+            owner=owner,
+            request=request.model_dump(mode="json"),
+            lane=entry.lane,
+        )
+
+    def snapshot(self, job_id: str, owner: str) -> Snapshot | None:
+        return self.jobs.snapshot(job_id, self._known(owner))
+
+    def history(self, owner: str) -> tuple[Snapshot, ...]:
+        return self.jobs.history(self._known(owner))
+
+    def cancel(self, job_id: str, owner: str) -> bool:
+        return self.jobs.cancel(job_id, self._known(owner))
+
+    def delete(self, job_id: str, owner: str) -> bool:
+        return self.jobs.delete(job_id, self._known(owner))
+
+    def undelete(self, job_id: str, owner: str) -> bool:
+        return self.jobs.undelete(job_id, self._known(owner))
+
+    def models(self) -> list[refs.ModelChoice]:
+        """What a model picker offers."""
+        return list(refs.list_models(self.settings.assets, self.settings.models_dir))
+
+    def drawable(self, model: str) -> tuple[str, ...]:
+        """The things a built-in model can draw; empty for models that keep no list."""
+        offered = any(choice.name == model for choice in self.models())
+        return refs.drawable(model, self.settings.assets) if offered else ()
+
+    def presets(self, engine: str) -> tuple[presets.Preset, ...]:
+        return presets.list_presets(self.settings.presets, engine_named(engine).name)
+
+    def estimate(self, request: BaseModel, engine: str = "illusion") -> Estimate:
+        """What ``request`` will cost, from what such requests cost here lately."""
+        evaluations = engine_named(engine).evaluations(request)
+        rate = self._seconds_per_evaluation(engine, request)
+        return Estimate(evaluations, None if rate is None else evaluations * rate)
+
+    def restore(self, path: Path) -> dict[str, Any]:
+        """The recipe of a PNG as {"engine", "request", "seed"}; the request has the seed of just this picture."""
+        policy.check_upload(path, self.limits)
+        recipe = read_recipe(path)
+        entry = engine_named(recipe["engine"])
+        seed = recipe.get("seed", recipe["request"].get("seed"))
+        data = recipe["request"] if seed is None else {**recipe["request"], "seed": seed}
+        request = requests.parse(entry.request_class(), data).model_dump(mode="json")
+        return {"engine": entry.name, "request": request, "seed": request.get("seed")}
+
+    def warm_up(self) -> None:
+        """Import the engines and load the first model in the job thread, so that the first click need not wait."""
+        self.jobs.warm_up(self._warm_up)
+
+    def close(self) -> None:
+        self.jobs.close()
+
+    def _known(self, owner: str) -> str:
+        """The owner that a browser's token stands for."""
+        if self.settings.profile == "local":
+            return LOCAL_OWNER
+        if not isinstance(owner, str) or not OWNER.fullmatch(owner):
+            raise RequestError("owner: this browser has no valid token; reload the page.", field="owner")
+        return owner
+
+    def _run(self, engine: Engine, request: BaseModel, on_step: OnStep) -> Saveable:
+        return engine.run_function()(request, self._models(), on_step=on_step)
+
+    def _models(self) -> ModelStore:
+        """Called in the gpu lane's one thread only."""
+        if self._store is None:
+            self._store = make_store(self.settings)
+        return self._store
+
+    def _warm_up(self) -> None:
+        for engine in ENGINES:
+            engine.run_function()
+        for choice in self.models()[:1]:
+            with self._models().lease(choice.name):
+                pass
+
+    def _seconds_per_evaluation(self, engine: str, request: BaseModel) -> float | None:
+        model = getattr(request, "model", "")
+        rates = []
+        for snapshot in self.jobs.finished(engine):
+            summary = snapshot.summary or {}
+            if snapshot.request.get("model") == model and summary.get("evaluations") and summary.get("seconds"):
+                rates.append(summary["seconds"] / summary["evaluations"])
+            if len(rates) == RATES_SEEN:
+                break
+        return median(rates) if rates else FIRST_RATES.get(model)
+
+
+def new_owner() -> str:
+    """A token for a browser that has none."""
+    return secrets.token_urlsafe(24)
+
+
+def _imported(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
