@@ -119,3 +119,28 @@ def test_cached_latents_have_unit_variance_and_keep_their_labels(emoji):
     assert data.thing.tolist() == list(range(40))
     assert 0.8 < data.codes.std().item() < 1.2
     assert np.all(data.colour.numpy() < 12)
+
+
+def test_balancing_changes_the_codes_and_not_the_pictures():
+    torch.manual_seed(0)
+    vae = autoencoder.build().eval()
+    pictures = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        before = vae.decode(vae.encode(autoencoder.to_signed(pictures)).latent_dist.mean).sample
+        autoencoder.balance(vae, pictures)
+        codes = vae.encode(autoencoder.to_signed(pictures)).latent_dist.mean
+        torch.testing.assert_close(vae.decode(codes).sample, before, atol=1e-4, rtol=1e-4)
+    assert codes.var((0, 2, 3)).mean().item() == pytest.approx(1, abs=1e-3)
+    assert codes.mean((0, 2, 3)).abs().max() < 1e-4
+
+
+def test_a_widened_autoencoder_keeps_its_old_codes():
+    torch.manual_seed(0)
+    narrow = autoencoder.build(latent_channels=4)
+    wide = autoencoder.widened(narrow, 8)
+    x = torch.rand(2, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        old, new = narrow.encode(x).latent_dist, wide.encode(x).latent_dist
+    # The new channels of the encoder reach the old codes through small first weights only.
+    assert (new.mean[:, :4] - old.mean).abs().max() < 0.2 * old.mean.std()
+    assert (new.logvar[:, :4] - old.logvar).abs().max() < 0.5
