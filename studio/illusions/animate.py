@@ -18,7 +18,7 @@ TICK = 40  # milliseconds a frame of a movement stays; browsers slow GIFs faster
 PAUSE = 1400  # milliseconds a reading stays
 LARGEST = 384  # pixels; larger pictures are animated smaller, so that the files can be sent around
 INK = (70, 70, 74)
-PALETTE_SAMPLE = 64  # pixels along a side of the copy of each frame that the GIF's palette is made of
+SAMPLES = (128, 48)  # pixels along a side of the copies of readings and other frames that make a GIF's palette
 
 
 class Frame(NamedTuple):
@@ -68,7 +68,7 @@ def save_webp(frames: Sequence[Frame], path: Path) -> None:
 def save_gif(frames: Sequence[Frame], path: Path) -> None:
     """Write an endless GIF whose frames share one palette, so that colours do not flicker."""
     different = {id(frame.picture): frame.picture for frame in frames}
-    palette = _palette(list(different.values()))
+    palette = _palette(frames)
     plain = Image.Dither.NONE  # dots would flicker from frame to frame and nearly double the file
     indexed = {key: picture.quantize(palette=palette, dither=plain) for key, picture in different.items()}
     first, *others = (indexed[id(frame.picture)] for frame in frames)
@@ -136,7 +136,9 @@ def _captioned(picture: Image.Image, masks: Sequence[Image.Image], strengths: di
     return sheet
 
 
-def _palette(pictures: Sequence[Image.Image]) -> Image.Image:
-    """A palette of 256 colours for all the pictures, made of small copies side by side."""
-    small = [picture.resize((PALETTE_SAMPLE, PALETTE_SAMPLE), Image.Resampling.NEAREST) for picture in pictures]
-    return Image.fromarray(np.concatenate([np.asarray(p) for p in small])).quantize(256, Image.Quantize.MEDIANCUT)
+def _palette(frames: Sequence[Frame]) -> Image.Image:
+    """A palette of 256 colours for all the frames, in which readings weigh more than movements."""
+    sides = {id(frame.picture): (frame.picture, SAMPLES[frame.milliseconds < PAUSE]) for frame in frames}
+    small = [picture.resize((side, side), Image.Resampling.NEAREST) for picture, side in sides.values()]
+    colours = np.concatenate([np.asarray(picture).reshape(-1, 16, 3) for picture in small])
+    return Image.fromarray(colours).quantize(256, Image.Quantize.MEDIANCUT)
