@@ -142,6 +142,7 @@ def widened(vae: AutoencoderKL, latent_channels: int) -> AutoencoderKL:
             continue
         kept_columns = torch.tensor(columns[part])
         target.mul_(0.1)
+        target[kept_rows] = 0  # no new channel reaches an old code at first
         target[kept_rows[:, None], kept_columns[None]] = value
     return wide
 
