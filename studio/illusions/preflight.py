@@ -42,7 +42,6 @@ def _specs(request: IllusionRequest) -> list[ViewSpec]:
 
 def _rows(spec: ViewSpec, prompt: str, request: IllusionRequest) -> set[tuple[str, str]]:
     """Guidance weighs the prompt with its scale and the negative prompt with one minus it."""
-    shown = "+".join(str(step) for step in spec.steps if step.entry.kind == "orthogonal") or "identity"
-    prompted = {(shown, prompt)} if request.guidance_scale != 0.0 else set()
-    negative = {(shown, request.negative_prompt)} if request.guidance_scale != 1.0 else set()
+    prompted = {(spec.shown_as, prompt)} if request.guidance_scale != 0.0 else set()
+    negative = {(spec.shown_as, request.negative_prompt)} if request.guidance_scale != 1.0 else set()
     return prompted | negative
