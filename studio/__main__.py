@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import secrets
 import sys
@@ -98,12 +99,15 @@ def _engine(options: argparse.Namespace) -> int:
 
 def _run(engine: Engine, request: BaseModel, settings: Settings, folder: Path) -> int:
     progress = ProgressLine(sys.stderr)
+    _make(folder)
     try:
         result = engine.run_function()(request, make_store(settings), on_step=progress)
         summary = runs.keep(folder, result)
     except KeyboardInterrupt:
         progress.close()
         print(f"Stopped {progress.place}; no result was saved.", file=sys.stderr)
+        with contextlib.suppress(OSError):  # somebody's folder with other things in it stays
+            folder.rmdir()
         return 130
     except BaseException:
         progress.close()
@@ -113,6 +117,14 @@ def _run(engine: Engine, request: BaseModel, settings: Settings, folder: Path) -
     for line in _saved(folder, summary):
         print(line)
     return 0
+
+
+def _make(folder: Path) -> None:
+    """Make the folder before the work, so that nobody waits for a result that cannot be kept."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"--out: the folder {folder} cannot be made ({error.strerror}); name another.") from None
 
 
 def _saved(folder: Path, summary: dict[str, Any]) -> list[str]:

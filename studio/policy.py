@@ -6,15 +6,24 @@ import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from studio.errors import PolicyError, nearest, shortened
 from studio.settings import Settings
 
-if TYPE_CHECKING:
-    from studio.illusions.request import IllusionRequest
-
 UPLOAD_FORMATS = ("PNG", "JPEG", "WEBP")
+
+
+class Illusion(Protocol):
+    """What these rules look at of a request for an illusion."""
+
+    model: str
+    prompts: tuple[str, ...]
+    negative_prompt: str
+    views: tuple[str, ...]
+    steps: int
+    candidates: int
+    size: int | None
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,7 @@ def limits_for(settings: Settings) -> Limits:
     return SHARED if settings.profile == "shared" else LOCAL
 
 
-def check_illusion(request: IllusionRequest, limits: Limits, allowed_models: Collection[str]) -> None:
+def check_illusion(request: Illusion, limits: Limits, allowed_models: Collection[str]) -> None:
     """Raises one PolicyError that lists everything this studio does not allow; its field is the first one's."""
     problems = list(_illusion_problems(request, limits, allowed_models))
     if problems:
@@ -74,9 +83,7 @@ def check_upload(path: Path, limits: Limits, *, field: str = "picture") -> tuple
     return width, height
 
 
-def _illusion_problems(
-    request: IllusionRequest, limits: Limits, allowed_models: Collection[str]
-) -> Iterator[tuple[str, str]]:
+def _illusion_problems(request: Illusion, limits: Limits, allowed_models: Collection[str]) -> Iterator[tuple[str, str]]:
     if limits.listed_models_only and request.model not in allowed_models:
         yield "model", _unlisted(request.model, allowed_models)
     yield from _above("steps", request.steps, limits.max_steps)
@@ -94,7 +101,7 @@ def _illusion_problems(
         )
 
 
-def _prompts(request: IllusionRequest) -> Iterator[tuple[str, str]]:
+def _prompts(request: Illusion) -> Iterator[tuple[str, str]]:
     yield from ((f"prompts.{index}", prompt) for index, prompt in enumerate(request.prompts))
     yield "negative_prompt", request.negative_prompt
 
