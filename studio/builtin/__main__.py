@@ -14,7 +14,7 @@ from studio.builtin.loop import Schedule
 from studio.builtin.recipe import RECIPES, Recipe
 
 ASSETS = Path(__file__).parents[2] / "assets" / "models"
-PARTS = ("autoencoder", "scorer", "denoiser")
+PARTS = ("autoencoder", "scorer", "denoiser", "decoder")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -63,7 +63,22 @@ def _train_denoiser(recipe: Recipe, args: argparse.Namespace) -> None:
     export.export_pipeline(vae, nets, tokenizer, ASSETS / "emoji")
 
 
-TRAIN = {"autoencoder": _train_autoencoder, "scorer": _train_scorer, "denoiser": _train_denoiser}
+def _train_decoder(recipe: Recipe, args: argparse.Namespace) -> None:
+    """Refine the shipped decoder in place; denoiser, codes and everything else stay as they are."""
+    shipped = ASSETS / "emoji" / "vae"
+    vae = AutoencoderKL.from_pretrained(args.work / "vae", dtype=torch.float32)
+    vae = autoencoder.refine_decoder(
+        vae, _schedule(recipe.decoder, args), args.work / "decoder", batch=recipe.autoencoder_batch
+    )
+    vae.to(torch.float16).save_pretrained(shipped)
+
+
+TRAIN = {
+    "autoencoder": _train_autoencoder,
+    "scorer": _train_scorer,
+    "denoiser": _train_denoiser,
+    "decoder": _train_decoder,
+}
 
 
 def _schedule(schedule: Schedule, args: argparse.Namespace) -> Schedule:
@@ -73,7 +88,7 @@ def _schedule(schedule: Schedule, args: argparse.Namespace) -> Schedule:
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m studio.builtin", description=__doc__)
     parser.add_argument("action", choices=("train", "measure"))
-    parser.add_argument("--part", choices=("all", *PARTS), default="all", help="which of the three trainings")
+    parser.add_argument("--part", choices=("all", *PARTS), default="all", help="which of the trainings")
     parser.add_argument("--budget", choices=tuple(RECIPES), default="gpu" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--steps", type=int, help="train to this step instead of the recipe's last")
     parser.add_argument("--work", type=Path, default=Path("outputs/builtin"), help="checkpoints and loss logs")

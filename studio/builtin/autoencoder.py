@@ -60,15 +60,26 @@ def shuffled_blocks(x: Tensor, order: Tensor, per_side: int) -> Tensor:
 
 
 class Loss:
-    """L1 + L2 + edges + a little KL; half of the steps ask the decoder to commute with a rearrangement."""
+    """L1 + L2 + edges + a little KL; half of the steps ask the decoder to commute with a rearrangement.
 
-    def __init__(self, vae: AutoencoderKL, pool: Tensor, batch: int, seed: int, kl: float = 1e-4) -> None:
-        self.vae, self.pool, self.batch, self.seed, self.kl = vae, pool, batch, seed, kl
+    With ``decoder_only`` the codes are the encoder's means, fixed, and L2 alone counts.
+    """
+
+    def __init__(
+        self, vae: AutoencoderKL, pool: Tensor, batch: int, seed: int, kl: float = 1e-4, decoder_only: bool = False
+    ) -> None:
+        self.vae, self.pool, self.batch, self.seed = vae, pool, batch, seed
+        self.kl, self.decoder_only = kl, decoder_only
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         rng = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         device = next(self.vae.parameters()).device
         x = to_signed(self._pictures(step, rng)).to(device, memory_format=torch.channels_last)
+        if self.decoder_only:
+            with torch.no_grad():
+                z = self.vae.encode(x).latent_dist.mean
+            z, target = _rearranged(z, x, rng)
+            return {"l2": 4 * F.mse_loss(self.vae.decode(z).sample, target)}
         posterior = self.vae.encode(x).latent_dist
         z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=rng).to(device)
         z, target = _rearranged(z, x, rng)
@@ -112,16 +123,35 @@ def train(schedule: Schedule, folder: Path, *, batch: int, seed: int = 1, start:
     torch.manual_seed(seed)
     vae = build() if start is None else widened(AutoencoderKL.from_pretrained(start), LATENT_CHANNELS)
     vae.to(_device(), memory_format=torch.channels_last).train()
-    things = load_things()
-    pool = torch.cat(
-        [renderings(things, 16 * len(things), seed), renderings(things, 4 * len(things), seed + 1, LOOSE),
-         renderings(every_thing(), 1200, seed + 2)]
-    )  # fmt: skip
+    pool = _pool(seed)
     trainer = Trainer(vae, schedule, folder)
     trainer.run(Loss(vae, pool, batch, seed))
     vae = trainer.averaged().eval()
     balance(vae, pool[:800:2])
     return vae
+
+
+def refine_decoder(vae: AutoencoderKL, schedule: Schedule, folder: Path, *, batch: int, seed: int = 5) -> AutoencoderKL:
+    """Train the decoder alone, for the codes as they are: a denoiser of these codes stays valid."""
+    vae.requires_grad_(False)
+    for part in (vae.decoder, vae.post_quant_conv):
+        part.requires_grad_(True)
+    vae.to(_device(), memory_format=torch.channels_last)
+    trainer = Trainer(vae, schedule, folder)
+    trainer.run(Loss(vae, _pool(seed), batch, seed, decoder_only=True))
+    return trainer.averaged().eval()
+
+
+def _pool(seed: int) -> Tensor:
+    """The pictures the autoencoder sees: mostly its things as they are drawn, some looser, some other emoji."""
+    things = load_things()
+    return torch.cat(
+        [
+            renderings(things, 16 * len(things), seed),
+            renderings(things, 4 * len(things), seed + 1, LOOSE),
+            renderings(every_thing(), 1200, seed + 2),
+        ]
+    )
 
 
 @torch.no_grad()

@@ -21,17 +21,19 @@ TIGHT = Wobble(shift=0.015, scale=(0.84, 0.90), tilt=2.0)
 
 @dataclass(frozen=True)
 class Latents:
-    """Cached codes (N x 4 x 16 x 16, unit variance) with the index of their thing and of their ground's colour."""
+    """Cached codes (N x channels x 16 x 16, unit variance) with the index of their thing and of their ground's colour."""
 
     codes: Tensor
     thing: Tensor
     colour: Tensor
 
 
-def build(words: int, channels: tuple[int, int, int], text_width: int) -> nn.ModuleDict:
+def build(words: int, channels: tuple[int, int, int], text_width: int, latent_channels: int) -> nn.ModuleDict:
     """A UNet2DConditionModel over 16 x 16 latents and the CLIP text encoder that conditions it."""
     unet = UNet2DConditionModel(
         sample_size=16,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
         layers_per_block=1,
         block_out_channels=channels,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -116,7 +118,7 @@ def train(
     torch.manual_seed(seed)
     things = load_things()
     words = vocabulary(things)
-    nets = build(len(words), channels, text_width)
+    nets = build(len(words), channels, text_width, vae.config.latent_channels)
     nets.to(vae.device)
     nets["unet"].to(memory_format=torch.channels_last)
     tokenizer = build_tokenizer(words)

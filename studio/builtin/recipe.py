@@ -9,10 +9,11 @@ from studio.builtin.loop import Schedule
 
 @dataclass(frozen=True)
 class Recipe:
-    """Schedules, batch sizes and renderings per thing of the three trainings, and the denoiser's widths."""
+    """Schedules, batch sizes and renderings per thing of the trainings, and the denoiser's widths."""
 
     autoencoder: Schedule
     autoencoder_batch: int
+    decoder: Schedule
     denoiser: Schedule
     denoiser_batch: int
     denoiser_channels: tuple[int, int, int]
@@ -25,6 +26,7 @@ RECIPES = {
     "cpu": Recipe(
         autoencoder=Schedule(steps=1500, lr=8e-4, warmup=0.03, decay=0.6, ema=0.995),
         autoencoder_batch=8,
+        decoder=Schedule(steps=900, lr=5e-4, warmup=0.05, decay=0.7, ema=0.99),
         denoiser=Schedule(steps=9000, lr=1.2e-3, warmup=0.02, decay=0.4, ema=0.998, weight_decay=1e-3),
         denoiser_batch=32,
         denoiser_channels=(64, 96, 160),
@@ -35,6 +37,7 @@ RECIPES = {
     "gpu": Recipe(
         autoencoder=Schedule(steps=40_000, lr=1e-3, warmup=0.02, decay=0.6, ema=0.999),
         autoencoder_batch=32,
+        decoder=Schedule(steps=10_000, lr=5e-4, warmup=0.02, decay=0.7, ema=0.999),
         denoiser=Schedule(steps=120_000, lr=1e-3, warmup=0.01, decay=0.4, ema=0.9995, weight_decay=1e-3),
         denoiser_batch=256,
         denoiser_channels=(64, 128, 256),

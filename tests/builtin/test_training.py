@@ -103,11 +103,17 @@ def test_a_few_steps_of_all_three_trainings_give_folders_that_load(tmp_path, mon
         vae, schedule, tmp_path / "den", batch=4, per_thing=2, channels=(16, 16, 32), text_width=16
     )
     export_pipeline(vae, nets, tokenizer, tmp_path / "emoji")
+    vae = vae.float()
+    code_before = vae.quant_conv.weight.clone()
+    out_before = vae.decoder.conv_out.weight.clone()
+    vae = autoencoder.refine_decoder(vae, schedule, tmp_path / "dec", batch=2)
+    assert torch.equal(vae.quant_conv.weight, code_before)
+    assert not torch.equal(vae.decoder.conv_out.weight, out_before)
     export_scorer(*scorer.train(schedule, tmp_path / "clip", batch=4, per_thing=2), tmp_path / "out")
     stock = StableDiffusionPipeline.from_pretrained(tmp_path / "emoji")
     assert stock.tokenizer(few[0].name).input_ids[-1] == stock.tokenizer.eos_token_id
     network = load_stable_diffusion("x", tmp_path / "emoji", CPU, torch.float32)
-    assert network.preview(torch.zeros(1, 4, 16, 16)).shape == (1, 3, 64, 64)
+    assert network.preview(torch.zeros(1, 8, 16, 16)).shape == (1, 3, 64, 64)
     clip = load_clip("x", tmp_path / "out", CPU)
     assert clip.similarities(torch.zeros(2, 3, 64, 64), ["a fox"]).shape == (2, 1)
 
@@ -115,7 +121,7 @@ def test_a_few_steps_of_all_three_trainings_give_folders_that_load(tmp_path, mon
 @needs_font
 def test_cached_latents_have_unit_variance_and_keep_their_labels(emoji):
     data = denoiser.cache_latents(emoji.vae, load_things()[:40], per_thing=1, seed=0)
-    assert data.codes.shape == (40, 4, 16, 16)
+    assert data.codes.shape == (40, emoji.channels, 16, 16)
     assert data.thing.tolist() == list(range(40))
     assert 0.8 < data.codes.std().item() < 1.2
     assert np.all(data.colour.numpy() < 12)
