@@ -21,7 +21,7 @@ TIGHT = Wobble(shift=0.015, scale=(0.84, 0.90), tilt=2.0)
 
 @dataclass(frozen=True)
 class Latents:
-    """Cached codes (N x channels x 16 x 16, unit variance) with the index of their thing and of their ground's colour."""
+    """Cached codes (N x channels x 16 x 16, unit variance) with the indices of their thing and their ground."""
 
     codes: Tensor
     thing: Tensor
