@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from studio.errors import RequestError, StudioError, nearest, shortened
-from studio.illusions.request import IllusionRequest
-from studio.illusions.specs import parse_spec
-from studio.requests import parse
+from studio.errors import StudioError, nearest, shortened
 from studio.ui import words
+from studio.ui.desk import ENGINE
 from studio.ui.form import hint, problems
 from studio.ui.markup import Markup, tag
 
 if TYPE_CHECKING:
     from studio.workbench import Workbench
 
-_ARTICLE = re.compile(r"^(a|an|the)\s+", re.IGNORECASE)
+_WORD = re.compile(r"[\w-]+")
+MOST_READ = 400  # characters of a prompt that are compared with the model's words
 
 
 def cost_line(text: str) -> Markup:
@@ -30,55 +30,56 @@ def cost(workbench: Workbench, data: Mapping[str, Any]) -> Markup:
     if not all(prompt.strip() for prompt in data["prompts"]):
         return cost_line("Give every view a prompt.")
     try:
-        request = parse(IllusionRequest, dict(data))
+        request = workbench.request(ENGINE, dict(data))
         estimate = workbench.estimate(request)
     except StudioError:
-        return cost_line("One of the settings cannot be used yet.")
+        return cost_line("One of the settings cannot be used.")
     factors = len(request.views), request.steps, request.candidates
     return cost_line(words.cost(*factors, estimate.evaluations, estimate.seconds))
 
 
-def notes(data: Mapping[str, Any], known: Sequence[str], drawable: Sequence[str]) -> dict[str, Markup]:
-    """Notes by field: values that cannot be used, and prompts that the built-in model has no picture of.
+def notes(workbench: Workbench, data: Mapping[str, Any], known: Sequence[str]) -> dict[str, Markup]:
+    """Notes by field: hints, and values that cannot be used. A prompt that is still empty is no mistake yet."""
+    try:
+        workbench.request(ENGINE, dict(data))
+    except StudioError as error:
+        wrong = problems(error, known)
+    else:
+        wrong = {}
+    return hints(workbench, data) | {name: note for name, note in wrong.items() if not _is_empty_prompt(name, data)}
 
-    A prompt that is still empty is no mistake yet.
-    """
-    found = {name: note for name, note in _mistakes(data, known).items() if not _is_empty_prompt(name, data)}
-    for index, prompt in enumerate(data["prompts"]):
-        name = f"prompts.{index}"
-        if name not in found and drawable and prompt.strip() and not is_drawable(prompt, drawable):
-            found[name] = unknown_prompt(prompt, index, drawable)
-    return found
+
+def hints(workbench: Workbench, data: Mapping[str, Any]) -> dict[str, Markup]:
+    """A note by every prompt that the built-in model has no picture of."""
+    drawable = workbench.drawable(data["model"])
+    asked = [prompt.strip()[:MOST_READ] for prompt in data["prompts"]] if drawable else []
+    return {
+        f"prompts.{index}": unknown_prompt(prompt, index, drawable)
+        for index, prompt in enumerate(asked)
+        if prompt and not is_drawable(prompt, drawable)
+    }
 
 
 def is_drawable(prompt: str, drawable: Sequence[str]) -> bool:
-    """Whether the prompt names one of the things that the model was taught."""
-    text = f" {' '.join(re.findall(r'[\w-]+', prompt.lower()))} "
-    return any(f" {name.lower()} " in text or f" {name.lower()}s " in text for name in drawable)
+    """Whether the prompt names one of the things that the model was taught, alone or as several."""
+    text = f" {' '.join(_WORD.findall(prompt.lower()))} "
+    return any(f" {name.lower()}{ending} " in text for name in drawable for ending in ("", "s", "es"))
 
 
 def unknown_prompt(prompt: str, index: int, drawable: Sequence[str]) -> Markup:
     """A hint with the nearest thing the model can draw, one click away."""
-    bare = _ARTICLE.sub("", prompt.strip())
-    near = nearest(bare.lower(), drawable) or next(filter(None, (nearest(w, drawable) for w in bare.lower().split())), None)
-    said = f"This model was never shown “{shortened(bare, 30)}”."
+    near = nearest_thing(prompt, drawable)
+    said = f"This model has never seen “{shortened(prompt, 30)}”."
     if near is None:
         return hint(f"{said} “What it can draw”, below, lists what it knows.")
-    return hint(f"{said} Did you mean", tag("button", near, type="button", data_word=near, data_into=f"#prompt-{index}"))
+    use = tag("button", near, type="button", data_word=near, data_into=f"#prompt-{index}")
+    return hint(f"{said} Use", use)
 
 
-def _mistakes(data: Mapping[str, Any], known: Sequence[str]) -> dict[str, Markup]:
-    try:
-        request = parse(IllusionRequest, dict(data))
-    except RequestError as error:
-        return problems(error, known)
-    found: dict[str, Markup] = {}
-    for index, view in enumerate(request.views):
-        try:
-            parse_spec(view)
-        except StudioError as error:
-            found |= problems(RequestError(str(error), field=f"views.{index}"), known)
-    return found
+def nearest_thing(prompt: str, drawable: Sequence[str]) -> str | None:
+    """The thing whose name is most like one of the prompt's words, or None when none is near."""
+    found = [(word, thing) for word in _WORD.findall(prompt.lower()) if (thing := nearest(word, drawable))]
+    return max(found, key=lambda pair: difflib.SequenceMatcher(None, *pair).ratio())[1] if found else None
 
 
 def _is_empty_prompt(name: str, data: Mapping[str, Any]) -> bool:

@@ -1,6 +1,6 @@
 """The page's public interface for programs: three named calls that meet the same rules as the page.
 
-Jobs belong to a key that the caller chooses: any text of 16 to 64 letters and digits that nobody else can guess.
+Where strangers can visit, jobs belong to a key that the caller chooses and gives with every call.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import gradio as gr
 from studio.errors import StudioError
 from studio.ui.desk import ENGINE, Desk
 from studio.ui.files import named_files
-from studio.ui.live import owner_of
+from studio.workbench import LOCAL_OWNER, OWNER, Workbench
 
 NAMES = ("generate", "snapshot", "cancel")
 NEEDS_KEY = "key: choose a secret of 16 to 64 letters and digits, and give it with every call about your jobs."
@@ -22,16 +22,16 @@ def build(desk: Desk) -> None:
     """Register the calls; to be used while the page is built."""
     workbench = desk.workbench
 
-    def generate(request: dict[str, Any], key: str) -> str:
+    def generate(request: dict[str, Any], key: str = "") -> str:
         """Queue an illusion (the fields of IllusionRequest) and return its job id."""
         try:
-            return workbench.submit(ENGINE, request, _owner(key))
+            return workbench.submit(ENGINE, request, _owner(workbench, key))
         except StudioError as error:
             raise gr.Error(str(error), print_exception=False) from None
 
-    def snapshot(job: str, key: str) -> dict[str, Any]:
+    def snapshot(job: str, key: str = "") -> dict[str, Any]:
         """How far a job is; when it is done, also its result and the addresses of its files."""
-        found = workbench.snapshot(job, _owner(key))
+        found = workbench.snapshot(job, _owner(workbench, key))
         if found is None:
             raise gr.Error("job: you have no job of this name.", print_exception=False)
         files = named_files(found.summary or {})
@@ -46,16 +46,18 @@ def build(desk: Desk) -> None:
             "files": {name: desk.files.link(found.id, found.owner, name) for name in sorted(files)},
         }
 
-    def cancel(job: str, key: str) -> bool:
+    def cancel(job: str, key: str = "") -> bool:
         """Stop a job at its next step; false when there is nothing to stop."""
-        return workbench.cancel(job, _owner(key))
+        return workbench.cancel(job, _owner(workbench, key))
 
     for call, name in zip((generate, snapshot, cancel), NAMES, strict=True):
         gr.api(call, api_name=name, concurrency_limit=None)
 
 
-def _owner(key: object) -> str:
-    owner = owner_of({"owner": key})
-    if not owner:
+def _owner(workbench: Workbench, key: object) -> str:
+    """The owner that a key stands for; at home everything belongs to the one person there."""
+    if workbench.settings.profile == "local":
+        return LOCAL_OWNER
+    if not isinstance(key, str) or not OWNER.fullmatch(key):
         raise gr.Error(NEEDS_KEY, print_exception=False)
-    return owner
+    return key

@@ -27,7 +27,7 @@ HEADERS = {"Cache-Control": "private, max-age=31536000, immutable", "X-Content-T
 
 
 class Files:
-    """Knows which token stands for which owner's job. Tokens end with the process; pages that reconnect get new ones."""
+    """Knows which token stands for whose job. Tokens end with the process; pages that reconnect get new ones."""
 
     def __init__(self, workbench: Workbench, examples: Examples) -> None:
         self._workbench, self._examples = workbench, examples

@@ -12,9 +12,13 @@ from gradio.components import Component
 
 from studio.errors import StudioError
 from studio.ui.markup import Markup, joined, tag
+from studio.ui.place import place
 
 Values = Mapping[Component, Any]
 Updates = dict[Component, Any]
+
+# gradio takes no empty dictionary for "no output changes"; this is what it takes.
+NOTHING_CHANGES: Any = gr.skip()
 
 _FIELD = re.compile(r"(?:^|(?<=[.?!] ))([a-z_]+(?:\.\d+)?): ")
 
@@ -42,9 +46,9 @@ class Form:
 
     def note(self, *names: str) -> gr.HTML:
         """A place for sentences about the fields of these names, empty until there is one."""
-        place = gr.HTML("", elem_classes="note", js_on_load=None)
-        self.notes.update(dict.fromkeys(names, place))
-        return place
+        spot = place(elem_classes="note")
+        self.notes.update(dict.fromkeys(names, spot))
+        return spot
 
     @property
     def inputs(self) -> set[Component]:

@@ -46,9 +46,7 @@ def matching(snapshots: Sequence[Snapshot], engine: str, text: str) -> list[Snap
 
 def deleted(snapshot: Snapshot) -> Markup:
     """The offer to take a deletion back."""
-    undo = tag(
-        "button", icon("restore"), "Undo", type="button", cls="btn", data_act="undo", data_job=snapshot.id
-    )
+    undo = tag("button", icon("restore"), "Undo", type="button", cls="btn", data_act="undo", data_job=snapshot.id)
     return tag("p", tag("span", f"Deleted {stage.heading(snapshot)}."), undo, cls="said")
 
 
@@ -82,33 +80,29 @@ def _card(snapshot: Snapshot, source: str | None, now: float) -> Markup:
         tag("div", tag("strong", name, title=name), cls="name"),
         tag("p", " · ".join(facts)),
         NOTHING if snapshot.status == "done" else why,
-        tag("div", _action(snapshot, "restore", "Restore"), _action(snapshot, "delete", "Delete", "trash"), cls="group"),
+        tag("div", _action(snapshot, "restore", "Restore"), _action(snapshot, "delete", "Delete"), cls="group"),
         cls="card",
         data_status=snapshot.status,
     )
 
 
 def _cover(snapshot: Snapshot, source: str | None, name: str) -> Markup:
-    label = f"Show {name}"
-    if source:
-        picture = tag("img", src=source, alt="", loading="lazy")
-        return tag("button", picture, type="button", cls="cover", data_act="show", data_job=snapshot.id, aria_label=label)
     state = words.STATUS[snapshot.status]
     return tag(
         "button",
-        state,
+        tag("img", src=source, alt="", loading="lazy") if source else state,
         type="button",
-        cls="cover is-blank",
+        cls="cover" if source else "cover is-blank",
         data_act="show",
         data_job=snapshot.id,
-        aria_label=f"{label}, {state.lower()}",
+        aria_label=f"Show {name}" if source else f"Show {name}, {state.lower()}",
     )
 
 
-def _action(snapshot: Snapshot, act: str, title: str, picture: str | None = None) -> Markup:
+def _action(snapshot: Snapshot, act: str, title: str) -> Markup:
     return tag(
         "button",
-        icon(picture or act),
+        icon(act),
         title,
         type="button",
         cls="btn is-quiet",

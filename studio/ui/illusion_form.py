@@ -10,13 +10,15 @@ import gradio as gr
 
 from studio.illusions.request import IllusionRequest
 from studio.illusions.specs import VIEWS
-from studio.ui.form import BoundedByRequest, Form, Updates, Values
+from studio.requests import defaults
+from studio.ui.form import NOTHING_CHANGES, BoundedByRequest, Form, Updates, Values
 
 if TYPE_CHECKING:
     from studio.policy import Limits
 
 MOST_VIEWS = 4
 FEWEST_VIEWS = 2
+MOST_KEPT = 20_000  # characters of a text that a reload brings back
 NEXT_VIEWS = ("identity", "rotate_180", "rotate_90", "rotate_270")
 SCHEDULERS = (("DDIM", "ddim"), ("Euler", "euler"), ("DPM++ 2M", "dpm++2m"))
 REDUCTIONS = (
@@ -42,12 +44,13 @@ class IllusionForm(Form):
         """The request's data as it stands in the form, unchecked."""
         named = self.named(values)
         views = opened(named)
-        data = {"model": named["model"], "prompts": _texts(named, "prompts", views), "views": _texts(named, "views", views)}
-        return data | {name: _blank(named[name]) for name in PLAIN if name != "size" or named["size"]}
+        data = {part: _texts(named, part, views) for part in ("prompts", "views")} | {"model": named["model"]}
+        data |= {name: named[name] for name in PLAIN if name != "size" or named["size"]}
+        return data | {"negative_prompt": named["negative_prompt"] or ""}
 
     def filled(self, data: Mapping[str, Any]) -> Updates:
         """The form with a request's data in it; what the request leaves out gets its default."""
-        full = IllusionRequest.model_construct(**data).model_dump()
+        full = {**defaults(IllusionRequest), **data}
         prompts, views = list(full["prompts"]), list(full["views"])
         number = min(MOST_VIEWS, max(1, len(prompts), len(views)))
         named = {name: full[name] for name in (*PLAIN, "model")} | {"count": number}
@@ -59,8 +62,8 @@ class IllusionForm(Form):
     def opening(self, number: int) -> Updates:
         """Show the first ``number`` rows; a row can be taken away while more than two are there."""
         shown = {row: gr.update(visible=index < number) for index, row in enumerate(self.rows)}
-        removable = {button: gr.update(visible=number > FEWEST_VIEWS) for button in self.removers}
-        return {**shown, **removable, self.adder: gr.update(visible=number < MOST_VIEWS), self.controls["count"]: number}
+        shown |= {button: gr.update(visible=number > FEWEST_VIEWS) for button in self.removers}
+        return {**shown, self.adder: gr.update(visible=number < MOST_VIEWS), self.controls["count"]: number}
 
     def without(self, index: int, values: Values) -> Updates:
         """The form after row ``index`` was taken away: the rows below move up."""
@@ -72,6 +75,11 @@ class IllusionForm(Form):
         return self.updates(emptied | moved) | self.opening(number - 1)
 
     @property
+    def openable(self) -> list[Any]:
+        """What is shown and hidden with the rows, or opened to show a field."""
+        return [*self.rows, *self.removers, self.adder, self.more]
+
+    @property
     def saved(self) -> tuple[str, ...]:
         """The fields that a reload brings back."""
         return tuple(self.controls)
@@ -79,7 +87,7 @@ class IllusionForm(Form):
     def recalled(self, stored: object) -> Updates:
         """What an earlier visit left in the browser: untrusted, so only known names and fitting types are taken."""
         if not isinstance(stored, dict):
-            return {}
+            return NOTHING_CHANGES
         named = {name: value for name, value in stored.items() if name in self.controls and _fits(name, value)}
         return self.updates(named) | self.opening(opened(named))
 
@@ -95,13 +103,13 @@ def build(form: IllusionForm, request: IllusionRequest, limits: Limits) -> None:
     _views(form, request)
     with gr.Column(elem_classes="field"):
         with gr.Row(elem_classes="seed-row"):
-            form.add(
-                "seed", gr.Number(request.seed, label="Seed", info="Same seed, same picture.", precision=0, elem_id="seed")
-            )
+            seed = gr.Number(request.seed, label="Seed", info="Same seed, same picture.", precision=0, elem_id="seed")
+            form.add("seed", seed)
             form.dice = gr.Button("Roll", elem_classes="dice", elem_id="dice")
         form.note("seed")
-    _slider(form, "candidates", "Candidates", 1, limits.max_candidates, request.candidates, "Pictures to try, shown ranked.")
-    _slider(form, "steps", "Steps", 1, limits.max_steps, request.steps, "More is slower and a little cleaner.")
+    with gr.Row(elem_classes="sliders"):
+        _slider(form, "candidates", "Candidates", 1, limits.max_candidates, request.candidates)
+        _slider(form, "steps", "Steps", 1, limits.max_steps, request.steps)
     with gr.Accordion("More", open=False, elem_classes="fold", elem_id="more") as form.more:
         _more(form, request, limits)
 
@@ -126,11 +134,12 @@ def _view(form: IllusionForm, index: int, request: IllusionRequest, number: int)
                 lines=1,
                 max_lines=4,
                 elem_classes="prompt",
+                elem_id=f"prompt-{index}",
             )
             view = gr.Dropdown(
                 [(entry.title, entry.name) for entry in VIEWS],
                 value=request.views[index] if there else NEXT_VIEWS[index],
-                label=f"How view {index + 1} is seen",
+                label=f"View {index + 1} is seen",
                 allow_custom_value=True,
                 elem_classes="view",
             )
@@ -158,7 +167,7 @@ def _more(form: IllusionForm, request: IllusionRequest, limits: Limits) -> None:
         "The CFG scale; 1 leaves the model to itself, too much burns the colours.",
         step=0.5,
     )
-    _choice(form, "scheduler", "Sampler", SCHEDULERS, request.scheduler, "What takes the steps; all reach like pictures.")
+    _choice(form, "scheduler", "Sampler", SCHEDULERS, request.scheduler, "What takes the steps.")
     _choice(form, "reduction", "How views are joined", REDUCTIONS, request.reduction, "The mean suits turned views.")
     with gr.Column(elem_classes="field"):
         form.add(
@@ -176,7 +185,15 @@ def _more(form: IllusionForm, request: IllusionRequest, limits: Limits) -> None:
 
 
 def _slider(
-    form: Form, name: str, label: str, least: float, most: float, value: float, info: str, *, step: float = 1
+    form: Form,
+    name: str,
+    label: str,
+    least: float,
+    most: float,
+    value: float,
+    info: str | None = None,
+    *,
+    step: float = 1,
 ) -> None:
     with gr.Column(elem_classes="field"):
         form.add(
@@ -198,10 +215,7 @@ def _texts(named: Mapping[str, Any], part: str, number: int) -> list[str]:
     return [named[f"{part}.{index}"] or "" for index in range(number)]
 
 
-def _blank(value: Any) -> Any:
-    return "" if value is None else value
-
-
 def _fits(name: str, value: object) -> bool:
-    numeric = name in ("seed", "candidates", "steps", "guidance_scale", "size", "count")
-    return value is None or (isinstance(value, int | float) if numeric else isinstance(value, str) and len(value) < 2000)
+    if name in ("seed", "candidates", "steps", "guidance_scale", "size", "count"):
+        return value is None or isinstance(value, int | float)
+    return isinstance(value, str) and len(value) <= MOST_KEPT

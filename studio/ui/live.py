@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +10,11 @@ import gradio as gr
 from studio.errors import StudioError
 from studio.ui import history, stage
 from studio.ui.desk import Desk
-from studio.ui.form import Form, Updates, problems
+from studio.ui.form import NOTHING_CHANGES, Form, Updates, problems
+from studio.workbench import OWNER, new_owner
 
 POLL = 0.4  # seconds; a preview of 15 KB every 0.4 s is what slow lines carried without falling behind
-QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_name": False, "api_visibility": "private"}
 """How every listener of the page is registered: at once, without a spinner, and out of the public interface."""
 
 # Fixed, so that what a browser keeps is still readable after a restart of the studio. It is no secret.
@@ -41,18 +41,14 @@ class Live:
 
 
 def owner_of(me: object) -> str:
-    """The owner that a browser remembers: 128 random bits, which nobody else can name."""
+    """The token that a browser remembers: random bits that nobody else can name. At home it makes no difference."""
     owner = me.get("owner") if isinstance(me, dict) else None
-    return owner if isinstance(owner, str) and 16 <= len(owner) <= 64 and owner.isalnum() else ""
+    return owner if isinstance(owner, str) and OWNER.fullmatch(owner) else ""
 
 
 def remembered(me: object) -> str:
     key = me.get("shown") if isinstance(me, dict) else None
     return key if isinstance(key, str) and len(key) <= 120 else ""
-
-
-def new_owner() -> str:
-    return secrets.token_hex(16)
 
 
 def show(desk: Desk, live: Live, owner: str, key: str, *, said: str = "") -> Updates:
@@ -77,7 +73,7 @@ def tick(desk: Desk, live: Live, form: Form, me: object, key: str, seen: dict[st
     if live.said in updates and snapshot and snapshot.error:
         error = StudioError(snapshot.error.message, field=snapshot.error.field)
         updates |= form.written(problems(error, form.notes))
-    return updates
+    return updates or NOTHING_CHANGES
 
 
 def _watch(desk: Desk, live: Live, owner: str, key: str, seen: dict[str, Any]) -> Updates:

@@ -54,12 +54,9 @@ ICONS = {
     "vary": "M4 7h8a4 4 0 0 1 4 4m0 0-2.2-2.2M16 11l2-2.2M16 13H8a4 4 0 0 1-4-4m0 0 2.2 2.2M4 9l-2 2.2",
     "restore": "M4 10a6 6 0 1 0 2-4.5M4 3v4h4",
     "stop": "M6 6h8v8H6z",
-    "trash": "M4 6h12M8 6V4h4v2m-6 0 .8 10h6.4L14 6",
-    "sun": "M10 6.5a3.5 3.5 0 1 0 0 7 3.5 3.5 0 0 0 0-7zM10 2v2m0 12v2M2 10h2m12 0h2M4.3 4.3l1.4 1.4m8.6 8.6 1.4 1.4m0-11.4"
-    "-1.4 1.4m-8.6 8.6-1.4 1.4",
-    "open": "M8 4H4v12h12v-4M11 4h5v5M16 4l-7 7",
+    "delete": "M4 6h12M8 6V4h4v2m-6 0 .8 10h6.4L14 6",
+    "look": "M10 3a7 7 0 1 0 0 14zM10 3a7 7 0 0 1 0 14M10 6h4.500M10 10h7M10 14h4.500",
     "pause": "M7 5v10M13 5v10",
-    "clock": "M10 3a7 7 0 1 0 0 14 7 7 0 0 0 0-14zM10 6v4l2.5 2",
 }
 
 # A head that is a duck's when its two lobes point left and a rabbit's when they point up.

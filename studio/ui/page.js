@@ -63,7 +63,7 @@
   // The word list: filter it, and put a word into the prompt that was used last.
   let lastPrompt = null;
   document.addEventListener("focusin", (event) => {
-    if (event.target.matches(".prompt textarea, .prompt input")) lastPrompt = event.target;
+    if (event.target.matches(".prompt textarea")) lastPrompt = event.target;
   });
 
   function filterWords(field) {
@@ -82,8 +82,9 @@
     field.dispatchEvent(new Event("input", { bubbles: true }));
   }
 
-  function useWord(word) {
-    const field = lastPrompt && lastPrompt.isConnected ? lastPrompt : find(".prompt textarea, .prompt input");
+  function useWord({ word, into }) {
+    const last = lastPrompt && lastPrompt.isConnected ? lastPrompt : null;
+    const field = (into && find(`${into} textarea`)) || last || find(".prompt textarea");
     if (field) {
       type(field, `${/^[aeiou]/i.test(word) ? "an" : "a"} ${word}`);
       field.focus();
@@ -99,8 +100,7 @@
     if (at("[data-look]")) toggleTheme();
     else if (at("[data-pick]")) pick(at(".stage"), Number(at("[data-pick]").dataset.pick));
     else if (at("[data-hold]")) hold(at("[data-hold]"));
-    else if (at("[data-word]")) useWord(at("[data-word]").dataset.word);
-    else if (at("[data-focus]")) find(at("[data-focus]").dataset.focus)?.focus();
+    else if (at("[data-word]")) useWord(at("[data-word]").dataset);
   });
 
   // Keys: Ctrl+Enter runs, Escape stops, arrows walk through candidates.
@@ -125,7 +125,7 @@
 
   // A picture dropped anywhere restores its settings, as if it had been chosen with the button.
   const carriesFile = (event) => [...(event.dataTransfer?.types || [])].includes("Files");
-  const target = () => shown(find("#restore-upload")) && find("input[data-testid='restore-upload-upload-button'], .restore-slot input[type=file]");
+  const target = () => shown(find("#restore-upload")) && find(".starts-head input[type=file]");
   let depth = 0;
   const veil = (on) => document.body.classList.toggle("is-dropping", on);
 

@@ -56,8 +56,8 @@ MEASURES = (
     Measure(
         "concealment",
         "Concealment",
-        "How well each view hides the other prompts: how surely a view and its prompt find each other, from {chance:.2f}"
-        " (chance) to 1. Higher is better.",
+        "How well each view hides the other prompts: how surely a view and its prompt find each other, from "
+        "{chance:.2f} (chance) to 1. Higher is better.",
     ),
 )
 
@@ -132,10 +132,9 @@ def _motion(result: Result, candidate: Mapping[str, Any], loading: str) -> Marku
     picture = tag(
         "img", src=moving, alt=f"Animation turning {names}", loading=loading, data_moving=moving, data_still=still
     )
-    hold = tag(
-        "button", icon("pause"), type="button", cls="hold", aria_label="Pause the animation", data_hold=True
-    )
-    return figure("In motion", "one picture, every reading", tag("div", picture, hold, cls="frame"), cls="view is-motion")
+    hold = tag("button", icon("pause"), type="button", cls="hold", aria_label="Pause the animation", data_hold=True)
+    frame = tag("div", picture, hold, cls="frame")
+    return figure("In motion", "one picture, every reading", frame, cls="view is-motion")
 
 
 def _chips(result: Result, candidate: Mapping[str, Any]) -> Markup:

@@ -52,7 +52,7 @@ def reason(snapshot: Snapshot) -> str:
 
 def _waiting(snapshot: Snapshot, titles: Titles) -> Markup:
     before = snapshot.position - 1
-    line = f"Waiting for {words.count(before, 'job')} in line before it" if before > 0 else "Next in line"
+    line = f"Waiting for {words.count(before, 'job')} in line before it" if before > 0 else "Starting"
     return _article(
         "queued",
         tag("h2", heading(snapshot)),
@@ -84,6 +84,7 @@ def _ended(snapshot: Snapshot, titles: Titles) -> Markup:
     return _article(
         snapshot.status,
         tag("h2", heading(snapshot)),
+        tag("div", cls="bar is-done", aria_hidden="true"),
         tag("p", reason(snapshot), cls="stage-line" if stopped else "stage-line is-error"),
         _views(snapshot, titles) if snapshot.previews else NOTHING,
         tag(

@@ -8,11 +8,13 @@ from gradio.themes import Base
 from gradio.themes.utils import colors, fonts, sizes
 
 HERE = Path(__file__).parent
-STYLES = tuple(HERE / "css" / name for name in ("tokens.css", "frame.css", "form.css", "stage.css", "history.css"))
+STYLES = tuple(HERE / "css" / f"{name}.css" for name in ("pieces", "frame", "form", "stage", "history"))
+OUTER_STYLE = HERE / "css" / "tokens.css"
 SCRIPT = HERE / "page.js"
 
-# gradio ships these two families; LocalFont serves them from this server and never asks another.
-TEXT_FONT = fonts.LocalFont("IBM Plex Sans", weights=(400, 600))
+# gradio ships these two families and LocalFont serves them from here. Of most families it ships, and of the semibold of
+# this one, only a few letters are there; regular and bold are complete.
+TEXT_FONT = fonts.LocalFont("IBM Plex Sans", weights=(400, 700))
 CODE_FONT = fonts.LocalFont("IBM Plex Mono", weights=(400,))
 
 # gradio variable -> value, the same in light and dark: the properties themselves change with .dark.
@@ -118,5 +120,6 @@ def theme() -> Base:
 
 
 def head() -> str:
-    """What the page's head holds beyond gradio's own: the one script."""
-    return f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>"
+    """What the page's head holds beyond gradio's own: the outer style and the one script."""
+    style, script = (path.read_text(encoding="utf-8") for path in (OUTER_STYLE, SCRIPT))
+    return f"<style>{style}</style><script>{script}</script>"

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import gradio as gr
+from PIL import Image
 
 from studio.illusions.request import IllusionRequest
-from studio.ui import advice, examples, illusion_form, stage
+from studio.imaging import jpeg_data_uri
+from studio.ui import advice, illusion_form, stage
 from studio.ui.desk import Desk
 from studio.ui.illusion_form import IllusionForm
-from studio.ui.markup import NOTHING, Markup, joined, tag
-from studio.ui.tabs.history import FORWARD_PRESSES
+from studio.ui.markup import NOTHING, Markup, tag
+from studio.ui.place import place, pressable
 
 if TYPE_CHECKING:
     from studio.policy import Limits
+    from studio.presets import Preset
+
+COVER = 192  # pixels
 
 
 @dataclass
@@ -32,7 +37,6 @@ class IllusionTab:
     words: gr.HTML
     fold: gr.Accordion
     stage: gr.HTML
-    extras: dict[str, Any] = field(default_factory=dict)
 
 
 def draw(desk: Desk, form: IllusionForm, request: IllusionRequest, limits: Limits) -> IllusionTab:
@@ -40,21 +44,23 @@ def draw(desk: Desk, form: IllusionForm, request: IllusionRequest, limits: Limit
     drawable = desk.workbench.drawable(request.model)
     with gr.Row(elem_classes="workspace"):
         with gr.Column(elem_classes="recipe"):
-            presets = gr.HTML(preset_strip(desk), js_on_load=FORWARD_PRESSES, elem_id="presets")
-            with gr.Column(elem_classes="restore-slot field"):
-                upload = gr.UploadButton("Restore from a saved picture", size="sm", elem_id="restore-upload")
+            with gr.Column(elem_classes="starts"):
+                with gr.Row(elem_classes="starts-head"):
+                    place(tag("h3", "Start from"))
+                    upload = gr.UploadButton("Restore from a saved picture", size="sm", elem_id="restore-upload")
                 form.note("picture")
+                presets = pressable(preset_strip(desk), elem_id="presets")
             illusion_form.build(form, request, limits)
             with gr.Accordion("What it can draw", open=False, elem_classes="fold", visible=bool(drawable)) as fold:
-                words = gr.HTML(word_list(drawable), js_on_load=None, elem_id="words")
+                words = place(word_list(drawable), elem_id="words")
             with gr.Column(elem_classes="action-bar"):
                 with gr.Row(elem_classes="go"):
                     generate = gr.Button("Generate", variant="primary", size="lg", elem_id="generate")
                     stop = gr.Button("Stop", size="lg", interactive=False, elem_id="stop")
                 data = request.model_dump(mode="json")
-                cost = gr.HTML(advice.cost(desk.workbench, data), js_on_load=None, elem_id="cost")
+                cost = place(advice.cost(desk.workbench, data), elem_id="cost")
         with gr.Column(elem_classes="result-column"):
-            shown = gr.HTML(stage.empty(), js_on_load=FORWARD_PRESSES, elem_id="stage")
+            shown = pressable(stage.empty(), elem_id="stage")
     return IllusionTab(form, presets, upload, generate, stop, cost, words, fold, shown)
 
 
@@ -66,15 +72,11 @@ def preset_strip(desk: Desk) -> Markup:
     return tag("div", *[_preset(desk, preset) for preset in presets], cls="presets", role="group", aria_label="Presets")
 
 
-def _preset(desk: Desk, preset: Any) -> Markup:
-    example = desk.examples.find(preset.slug)
-    inside: Markup | str = "⇅"
-    if example:
-        source = f"examples/{preset.slug}/{example.summary['candidates'][0]['image']}?w=256"
-        inside = tag("img", src=source, alt="", loading="lazy")
+def _preset(desk: Desk, preset: Preset) -> Markup:
+    cover = _cover(desk, preset)
     return tag(
         "button",
-        tag("span", inside, cls="cover"),
+        tag("span", tag("img", src=cover, alt="") if cover else "⇅", cls="cover"),
         tag("span", preset.title),
         type="button",
         cls="preset",
@@ -82,6 +84,16 @@ def _preset(desk: Desk, preset: Any) -> Markup:
         data_act="preset",
         data_slug=preset.slug,
     )
+
+
+def _cover(desk: Desk, preset: Preset) -> str | None:
+    """A small picture as a data URI: the preset's own, or else its example's best candidate."""
+    example = desk.examples.find(preset.slug)
+    path = preset.picture or (example and example.folder / example.summary["candidates"][0]["image"])
+    if not path or not path.is_file():
+        return None
+    with Image.open(path) as picture:
+        return jpeg_data_uri(picture, COVER)
 
 
 def word_list(drawable: Sequence[str]) -> Markup:
@@ -98,18 +110,3 @@ def word_list(drawable: Sequence[str]) -> Markup:
         tag("ul", *items),
         cls="words",
     )
-
-
-def advised(desk: Desk, form: IllusionForm, data: Mapping[str, Any]) -> dict[Any, Any]:
-    """Cost and notes for the recipe as it stands."""
-    drawable = desk.workbench.drawable(data["model"])
-    return form.written(advice.notes(data, tuple(form.notes), drawable))
-
-
-def preset_key(desk: Desk, slug: str) -> str:
-    """The key of a preset's example, or "" when it has none."""
-    return examples.key(slug) if desk.examples.find(slug) else ""
-
-
-def joined_notes(*notes: Markup) -> Markup:
-    return joined(*notes)

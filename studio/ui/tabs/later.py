@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gradio as gr
-
 from studio.ui.markup import tag
+from studio.ui.place import place
 
 
 def draw(title: str, promise: str) -> None:
     """One heading and what the tab will do."""
-    gr.HTML(
-        tag("section", tag("h2", title), tag("p", promise), tag("p", "It is not there yet."), cls="later"), js_on_load=None
-    )
+    section = tag("section", tag("h2", title), tag("p", promise), tag("p", "It is not there yet."), cls="later")
+    place(section)

@@ -6,4 +6,6 @@ from studio.ui.tabs import later
 
 
 def draw() -> None:
-    later.draw("Train", "Here you will teach a model a subject or a style as a small LoRA adapter, from a few pictures.")
+    later.draw(
+        "Train", "Here you will teach a model a subject or a style from a few pictures, as a small LoRA adapter."
+    )

@@ -1,0 +1,226 @@
+"""The page: top bar, six tabs, and how it is served."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from studio.illusions.request import IllusionRequest
+from studio.requests import parse
+from studio.ui import api, events, live, theme
+from studio.ui.desk import ENGINE, Desk
+from studio.ui.examples import Examples
+from studio.ui.files import Files
+from studio.ui.illusion_form import IllusionForm
+from studio.ui.live import QUIET, STORAGE_SECRET, Live
+from studio.ui.markup import MARK, NOTHING, Markup, icon, joined, tag
+from studio.ui.place import place, pressable
+from studio.ui.tabs import guidance, history, illusion, merge, score, train
+
+if TYPE_CHECKING:
+    from studio.settings import Settings
+    from studio.workbench import Workbench
+
+TABS = ("merge", "train", "illusions", "guidance", "score", "history")
+FIRST_TAB = "illusions"
+SHOW_TAB_IN_ADDRESS = """() => {
+  const chosen = document.querySelector("#tabs [role=tab][aria-selected=true]");
+  const address = new URL(location.href);
+  if (chosen) address.searchParams.set("tab", chosen.textContent.trim().toLowerCase());
+  history.replaceState(null, "", address);
+  return [];
+}"""
+FORGET_UPLOADS = 3600  # seconds; a recipe is read from an upload at once, nothing needs it later
+
+
+class Page(gr.Blocks):
+    """The page's blocks, with the addresses of finished files that its markup refers to."""
+
+    def __init__(self, files: Files) -> None:
+        super().__init__(
+            title="Duckrabbit",
+            analytics_enabled=False,
+            fill_width=True,
+            delete_cache=(FORGET_UPLOADS, FORGET_UPLOADS),
+        )
+        self.files = files
+
+
+@dataclass(frozen=True)
+class TopBar:
+    model: gr.Dropdown
+    chip: gr.HTML
+    pill: gr.HTML
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What the tabs hold that events speak to."""
+
+    illusion: illusion.IllusionTab
+    history: history.HistoryTab
+    history_tab: gr.Tab
+
+
+def build(workbench: Workbench) -> Page:
+    """The whole page over ``workbench``; give it to ``launch``."""
+    presets = workbench.presets(ENGINE)
+    found = Examples(workbench.settings.assets / "examples" / ENGINE, {p.slug: p.request for p in presets})
+    desk = Desk(workbench, found, Files(workbench, found))
+    form = IllusionForm()
+    request = _first_request(desk)
+    with Page(desk.files) as page:
+        me = gr.BrowserState({}, storage_key="duckrabbit.me", secret=STORAGE_SECRET)
+        kept = gr.BrowserState({}, storage_key="duckrabbit.illusion", secret=STORAGE_SECRET)
+        key, seen, timer = gr.State(""), gr.State({}), gr.Timer(live.POLL, active=False)
+        bar = _top_bar(desk, form, request)
+        said = place(elem_id="said", elem_classes="unseen")
+        with gr.Tabs(selected=FIRST_TAB, elem_id="tabs") as tabs:
+            drawn = _tabs(desk, form, request)
+        stage, queue, stop = drawn.illusion.stage, drawn.history.queue, drawn.illusion.stop
+        shown = Live(me, key, seen, timer, stage, said, bar.pill, queue, stop)
+        handlers = events.Illusions(desk, drawn.illusion, shown)
+        _wire(page, handlers, drawn, tabs, kept)
+        chip = partial(model_chip, workbench)
+        for known in (page.load, bar.model.change, said.change):
+            known(chip, bar.model, bar.chip, **QUIET)
+        api.build(desk)
+    return page
+
+
+def launch(page: Page, workbench: Workbench, **options: Any) -> tuple[Any, str, str]:
+    """Serve the page as the settings say; ``options`` go to gradio's launch and win."""
+    settings = workbench.settings
+    arguments: dict[str, Any] = {
+        "server_name": settings.host,
+        "server_port": settings.port,
+        "share": settings.share,
+        "auth": list(settings.auth) or None,
+        "inbrowser": settings.open_browser,
+        "max_threads": 200,
+        "show_error": False,
+        "run_history": False,
+        "enable_monitoring": False,
+        "mcp_server": False,
+        "ssr_mode": False,
+        "pwa": False,
+        "max_file_size": workbench.limits.max_upload_bytes,
+        "allowed_paths": [],
+        "state_session_capacity": 500,
+        "footer_links": ["settings"],
+        "theme": theme.theme(),
+        "css_paths": list(theme.STYLES),
+        "head": theme.head(),
+        "app_kwargs": {
+            "docs_url": None,
+            "redoc_url": None,
+            "openapi_url": None,
+            "routes": page.files.routes(),
+            "middleware": _middleware(settings),
+        },
+    }
+    # Jobs are put in line by the studio's own runner; gradio's queue only carries the public calls.
+    page.queue(max_size=64, default_concurrency_limit=None)
+    return page.launch(**arguments | options)
+
+
+def _middleware(settings: Settings) -> list[Middleware]:
+    """On this machine alone, answer only to this machine's names: a page elsewhere may point its own name here."""
+    if settings.profile != "local":
+        return []
+    return [Middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]", settings.host])]
+
+
+def _first_request(desk: Desk) -> IllusionRequest:
+    """What the form holds on a first visit: the settings of the first example or preset, else the defaults."""
+    found = [example.request for example in desk.examples]
+    found += [preset.request for preset in desk.workbench.presets(ENGINE)]
+    return parse(IllusionRequest, dict(found[0])) if found else IllusionRequest()
+
+
+def _top_bar(desk: Desk, form: IllusionForm, request: IllusionRequest) -> TopBar:
+    workbench = desk.workbench
+    free = not workbench.limits.listed_models_only
+    choices = [(model.title, model.name) for model in workbench.models()]
+    with gr.Row(elem_id="topbar"):
+        place(tag("div", MARK, tag("h1", "Duckrabbit"), cls="brand"), elem_id="brand")
+        with gr.Row(elem_id="model"):
+            model = gr.Dropdown(
+                choices,
+                value=request.model,
+                label="Model",
+                show_label=False,
+                allow_custom_value=free,
+                elem_classes="model-picker",
+                elem_id="model-picker",
+            )
+            chip = place(model_chip(workbench, request.model), elem_id="model-chip")
+            form.note("model")
+        pill = pressable(elem_id="pill")
+        toggle = {"type": "button", "cls": "btn is-quiet", "data_look": True, "aria_label": "Light or dark"}
+        veil = tag("div", "Drop the picture to restore its settings", id="drop-veil")
+        place(joined(tag("button", icon("look"), **toggle), veil), elem_id="look")
+    form.add("model", model)
+    return TopBar(model, chip, pill)
+
+
+def _tabs(desk: Desk, form: IllusionForm, request: IllusionRequest) -> Drawn:
+    with gr.Tab("Merge", id="merge"):
+        merge.draw()
+    with gr.Tab("Train", id="train"):
+        train.draw()
+    with gr.Tab("Illusions", id="illusions"):
+        drawn = illusion.draw(desk, form, request, desk.workbench.limits)
+    with gr.Tab("Guidance", id="guidance"):
+        guidance.draw()
+    with gr.Tab("Score", id="score"):
+        score.draw()
+    with gr.Tab("History", id="history") as tab:
+        listed = history.draw()
+    return Drawn(drawn, listed, tab)
+
+
+def _wire(page: Page, handlers: events.Illusions, drawn: Drawn, tabs: gr.Tabs, kept: gr.BrowserState) -> None:
+    """Everything that is not one tab's own: opening, following, stopping, the history's buttons, the address."""
+    desk, shown, form = handlers.desk, handlers.live, handlers.form
+    page.load(partial(live.attach, desk, shown), shown.me, shown.outputs, **QUIET)
+    page.load(form.recalled, kept, [*form.controls.values(), *form.openable], **QUIET)
+    page.load(_asked_tab, None, tabs, **QUIET)
+    events.wire(handlers)
+    events.remember(handlers, kept)
+    following = [shown.me, shown.key, shown.seen]
+    shown.timer.tick(
+        partial(live.tick, desk, shown, form), following, [*shown.outputs, *form.places()], trigger_mode="once", **QUIET
+    )
+    shown.stop.click(partial(live.stop, desk, shown), [shown.me, shown.key], shown.outputs, **QUIET)
+    history.wire(drawn.history, handlers, tabs, drawn.history_tab)
+    tabs.select(None, None, None, js=SHOW_TAB_IN_ADDRESS, **QUIET)
+
+
+def _asked_tab(request: gr.Request) -> Any:
+    """Which tab the address asks for with ?tab=..."""
+    asked = request.query_params.get("tab", "")
+    return gr.Tabs(selected=asked) if asked in TABS else gr.skip()
+
+
+def model_chip(workbench: Workbench, name: str) -> Markup:
+    """The model's family and the device it runs on, as far as that is known without loading anything."""
+    choice = next((choice for choice in workbench.models() if choice.name == name), None)
+    parts = [choice.family if choice else "", device_name(workbench.settings.device)]
+    text = " · ".join(filter(None, parts))
+    return tag("span", text, cls="device", title=choice.about if choice else None) if text else NOTHING
+
+
+def device_name(asked: str) -> str:
+    """The device in words. What "auto" means is known once a job has imported torch; until then nothing is said."""
+    if asked == "auto" and "torch" in sys.modules:
+        from studio.devices import pick_device
+
+        asked = str(pick_device("auto"))
+    return "" if asked == "auto" else {"cpu": "CPU", "cuda": "GPU", "mps": "Apple GPU"}.get(asked, asked.upper())
