@@ -17,9 +17,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     workbench = Workbench(settings)
     page = build(workbench)
-    workbench.warm_up()  # beside the start of the server, and after gradio's imports: two at once trip over each other
     try:
-        launch(page, workbench)
+        launch(page, workbench, prevent_thread_lock=True)
+        workbench.warm_up()  # only now: until the page is served it would be in the way
+        page.block_thread()
+    except OSError as error:
+        sys.exit(f"error: the page cannot be served at {settings.host}, port {settings.port} ({error})")
     finally:
         workbench.close()
 
