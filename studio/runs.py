@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 ENGINE_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 RUN_NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{16}")
+ANOTHERS_FOR = 900.0  # seconds
 NEW, PARTIAL, TRASH = ".new-", ".partial", ".trash"
 
 
@@ -99,9 +100,10 @@ def read_all(root: Path) -> Iterator[Run]:
 
 
 def sweep(root: Path) -> None:
-    """Remove what a killed studio left half written, and the trash."""
-    for leftover in (*root.glob(f"*/{NEW}*"), *root.glob(f"*/*/{PARTIAL}"), root / TRASH):
-        shutil.rmtree(leftover, ignore_errors=True)
+    """Remove what a killed studio left: half results and its trash. What is new may be another studio's at work."""
+    for leftover in (*root.glob(f"*/{NEW}*"), *root.glob(f"*/*/{PARTIAL}"), *root.glob(f"{TRASH}/*/*")):
+        if time.time() - leftover.stat().st_ctime > ANOTHERS_FOR:
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def discard(root: Path, folder: Path) -> Path:

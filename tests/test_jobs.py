@@ -566,7 +566,7 @@ time.sleep(60)
 """
 
 
-def test_a_killed_studio_loses_nothing_that_was_saved(root):
+def test_a_killed_studio_loses_nothing_that_was_saved(root, monkeypatch):
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(root)], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == "saving\n"
@@ -575,6 +575,7 @@ def test_a_killed_studio_loses_nothing_that_was_saved(root):
         process.wait(5)
         process.stdout.close()
     assert len(list(root.glob("illusion/*/.partial/half.txt"))) == 1
+    monkeypatch.setattr(runs, "ANOTHERS_FOR", 0.0)
     runner = Runner(root)
     history = runner.history("ann")
     assert [snapshot.status for snapshot in history] == ["interrupted", "interrupted", "done"]
@@ -584,6 +585,28 @@ def test_a_killed_studio_loses_nothing_that_was_saved(root):
     assert json.loads((history[0].folder / "job.json").read_text())["status"] == "interrupted"
     until(runner, submit(runner, made), "done")
     runner.close()
+
+
+def test_a_second_studio_does_not_disturb_the_first(root):
+    first, saving, go_on = Runner(root), threading.Event(), threading.Event()
+
+    class Slow(Result):
+        def save(self, folder):
+            saving.set()
+            go_on.wait(5)
+            return super().save(folder)
+
+    job_id = submit(first, lambda on_step: Slow())
+    saving.wait(5)
+    second = Runner(root)
+    assert second.snapshot(job_id, "ann").status == "interrupted"
+    go_on.set()
+    assert until(first, job_id, "done").summary == {"text": "out.txt", "seconds": 0.1}
+    second.close()
+    third = Runner(root)
+    assert third.snapshot(job_id, "ann").status == "done"
+    third.close()
+    first.close()
 
 
 def test_a_studio_killed_between_result_and_record_has_the_result(root):
