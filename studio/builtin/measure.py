@@ -63,9 +63,7 @@ def measure(model_folder: Path, scorer_folder: Path) -> Measured:
     clip = load_clip("builtin:clip", scorer_folder, device)
     things = load_things()
     fresh = autoencoder.renderings(things, 2 * len(things), FRESH_SEED)
-    rough = autoencoder.renderings(
-        things, 2 * len(things), FRESH_SEED + 1, Wobble(shift=0.05, scale=(0.75, 0.97), tilt=7.0)
-    )
+    rough = autoencoder.renderings(things, 2 * len(things), FRESH_SEED + 1)
     start = time.perf_counter()
     pictures = torch.cat([draw(network, thing.with_article, SEED + i) for i, thing in enumerate(things)])
     seconds = (time.perf_counter() - start) / len(things)

@@ -15,7 +15,7 @@ from studio.builtin.loop import Schedule, Trainer
 from studio.builtin.words import build_tokenizer, text_config
 from studio.builtin.world import COLOURS, SIZE, Thing, Wobble, caption, load_things, render, vocabulary
 
-ROUGH = Wobble(shift=0.06, scale=(0.7, 1.0), tilt=9.0)
+ROUGH = Wobble(shift=0.045, scale=(0.75, 0.98), tilt=7.0)
 
 
 def build(words: int) -> CLIPModel:
@@ -69,7 +69,7 @@ def roughened(x: Tensor, rng: torch.Generator) -> Tensor:
     softened = F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode="bilinear", align_corners=False)
     x = torch.where(torch.rand(len(x), 1, 1, 1, generator=rng) < 0.5, softened, x)
     contrast = 0.8 + 0.4 * torch.rand(len(x), 1, 1, 1, generator=rng)
-    strength = 0.15 * torch.rand(len(x), 1, 1, 1, generator=rng)
+    strength = 0.1 * torch.rand(len(x), 1, 1, 1, generator=rng)
     return (x * contrast + strength * torch.randn(x.shape, generator=rng)).clamp(-1, 1)
 
 
