@@ -91,7 +91,7 @@ def prepare_environment(settings: Settings, env: MutableMapping[str, str] | None
     env = os.environ if env is None else env
     for name in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_SSR_MODE"):
         env.setdefault(name, "False")
-    for name in ("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
+    for name in ("HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_PROGRESS_BARS", "DO_NOT_TRACK"):
         env.setdefault(name, "1")
     if settings.offline:
         env.update({"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"})
