@@ -80,7 +80,7 @@ def build(workbench: Workbench) -> Page:
         kept = gr.BrowserState({}, storage_key="duckrabbit.illusion", secret=STORAGE_SECRET)
         key, seen, timer = gr.State(""), gr.State({}), gr.Timer(live.POLL, active=False)
         bar = _top_bar(desk, form, request)
-        said = place(elem_id="said", elem_classes="unseen")
+        said = place(live.spoken(""), elem_id="said", elem_classes="unseen")
         with gr.Tabs(selected=FIRST_TAB, elem_id="tabs") as tabs:
             drawn = _tabs(desk, form, request)
         stage, queue, stop = drawn.illusion.stage, drawn.history.queue, drawn.illusion.stop
@@ -114,6 +114,7 @@ def launch(page: Page, workbench: Workbench, **options: Any) -> tuple[Any, str, 
         "allowed_paths": [],
         "state_session_capacity": 500,
         "footer_links": ["settings"],
+        "favicon_path": theme.FAVICON,
         "theme": theme.theme(),
         "css_paths": list(theme.STYLES),
         "head": theme.head(),

@@ -70,13 +70,15 @@ class Illusions:
 
     def restored(self, request: Mapping[str, Any], said: str) -> Updates:
         note = tag("p", f"{said}.", cls="is-done")
-        return self.form.filled(request) | self.form.written({"picture": note}) | {self.live.said: f"{said}."}
+        return (
+            self.form.filled(request) | self.form.written({"picture": note}) | {self.live.said: live.spoken(f"{said}.")}
+        )
 
     def _preset(self, slug: str, values: Values) -> Updates:
         preset = next((preset for preset in self.desk.workbench.presets(ENGINE) if preset.slug == slug), None)
         if preset is None:
             return NOTHING_CHANGES
-        updates = self.form.filled(preset.request) | {self.live.said: f"{preset.title} is in the form."}
+        updates = self.form.filled(preset.request) | {self.live.said: live.spoken(f"{preset.title} is in the form.")}
         owner = live.owner_of(values[self.live.me])
         if self.desk.examples.find(slug) and not self.desk.active(owner):
             updates |= live.show(self.desk, self.live, owner, examples.key(slug))
@@ -102,9 +104,9 @@ class Illusions:
         sentences = problems(error, self.form.notes)
         if not any(self.form.place(name) for name in sentences):
             gr.Warning(str(error), title="This cannot run")
-            return {self.live.said: str(error)}
+            return {self.live.said: live.spoken(str(error))}
         opened = {self.form.more: gr.update(open=True)} if _under_more(sentences) else {}
-        return self.form.written({**hints, **sentences}) | opened | {self.live.said: str(error)}
+        return self.form.written({**hints, **sentences}) | opened | {self.live.said: live.spoken(str(error))}
 
 
 def wire(handlers: Illusions) -> None:

@@ -88,7 +88,7 @@ def problems(error: StudioError, known: Iterable[str]) -> dict[str, Markup]:
     by_field = _by_field(str(error), set(known))
     if not by_field and error.field:
         by_field = {error.field: str(error)}
-    return {name: tag("p", _sentence(text), cls="is-error") for name, text in by_field.items()}
+    return {name: tag("p", text, cls="is-error") for name, text in by_field.items()}
 
 
 def _by_field(message: str, known: set[str]) -> dict[str, str]:
@@ -99,9 +99,6 @@ def _by_field(message: str, known: set[str]) -> dict[str, str]:
     ends = [mark.start() for mark in marks[1:]] + [len(message)]
     found: dict[str, str] = {}
     for mark, end in zip(marks, ends, strict=True):
-        found[mark[1]] = f"{found.get(mark[1], '')} {message[mark.end() : end]}".strip()
+        words = message[mark.end() : end].strip()
+        found[mark[1]] = f"{found.get(mark[1], '')} {words[:1].upper()}{words[1:]}".strip()
     return found
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MOST_VIEWS = 4
 FEWEST_VIEWS = 2
+SIDES = (64, 128, 256, 512, 768, 1024, 2048)
 MOST_KEPT = 20_000  # characters of a text that a reload brings back
 NEXT_VIEWS = ("identity", "rotate_180", "rotate_90", "rotate_270")
 SCHEDULERS = (("DDIM", "ddim"), ("Euler", "euler"), ("DPM++ 2M", "dpm++2m"))
@@ -45,15 +46,15 @@ class IllusionForm(Form):
         named = self.named(values)
         views = opened(named)
         data = {part: _texts(named, part, views) for part in ("prompts", "views")} | {"model": named["model"]}
-        data |= {name: named[name] for name in PLAIN if name != "size" or named["size"]}
-        return data | {"negative_prompt": named["negative_prompt"] or ""}
+        data |= {name: named[name] for name in PLAIN}
+        return data | {"negative_prompt": named["negative_prompt"] or "", "size": _pixels(named["size"])}
 
     def filled(self, data: Mapping[str, Any]) -> Updates:
         """The form with a request's data in it; what the request leaves out gets its default."""
         full = {**defaults(IllusionRequest), **data}
         prompts, views = list(full["prompts"]), list(full["views"])
         number = min(MOST_VIEWS, max(1, len(prompts), len(views)))
-        named = {name: full[name] for name in (*PLAIN, "model")} | {"count": number}
+        named = {name: full[name] for name in (*PLAIN, "model")} | {"count": number, "size": _side(full["size"])}
         for index in range(number):
             named[f"prompts.{index}"] = prompts[index] if index < len(prompts) else ""
             named[f"views.{index}"] = views[index] if index < len(views) else NEXT_VIEWS[index]
@@ -172,13 +173,12 @@ def _more(form: IllusionForm, request: IllusionRequest, limits: Limits) -> None:
     with gr.Column(elem_classes="field"):
         form.add(
             "size",
-            gr.Number(
-                request.size,
+            gr.Dropdown(
+                [("The model's own", ""), *(str(side) for side in SIDES if side <= limits.max_size)],
+                value=_side(request.size),
                 label="Size in pixels",
-                info=f"A multiple of 8 up to {limits.max_size}; empty is the model's own.",
-                placeholder="the model's own",
-                precision=0,
-                step=8,
+                info=f"A multiple of 8, up to {limits.max_size}.",
+                allow_custom_value=True,
             ),
         )
         form.note("size")
@@ -215,7 +215,17 @@ def _texts(named: Mapping[str, Any], part: str, number: int) -> list[str]:
     return [named[f"{part}.{index}"] or "" for index in range(number)]
 
 
+def _side(size: int | None) -> str:
+    return "" if size is None else str(size)
+
+
+def _pixels(side: Any) -> Any:
+    """The size that a person wrote; what is no number is left as it is, to be refused with a sentence."""
+    text = str(side or "").strip()
+    return int(text) if text.isdecimal() and len(text) < 10 else text or None
+
+
 def _fits(name: str, value: object) -> bool:
-    if name in ("seed", "candidates", "steps", "guidance_scale", "size", "count"):
+    if name in ("seed", "candidates", "steps", "guidance_scale", "count"):
         return value is None or isinstance(value, int | float)
     return isinstance(value, str) and len(value) <= MOST_KEPT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from studio.errors import StudioError
 from studio.ui import history, stage
 from studio.ui.desk import Desk
 from studio.ui.form import NOTHING_CHANGES, Form, Updates, problems
+from studio.ui.markup import Markup, tag
 from studio.workbench import OWNER, new_owner
 
 POLL = 0.4  # seconds; a preview of 15 KB every 0.4 s is what slow lines carried without falling behind
@@ -40,6 +42,11 @@ class Live:
         return [self.me, self.key, self.seen, self.timer, self.stage, self.said, self.pill, self.queue, self.stop]
 
 
+def spoken(text: str) -> Markup:
+    """What a screen reader is to say: the place is always there, only its words change."""
+    return tag("p", text, role="status")
+
+
 def owner_of(me: object) -> str:
     """The token that a browser remembers: random bits that nobody else can name. At home it makes no difference."""
     owner = me.get("owner") if isinstance(me, dict) else None
@@ -55,7 +62,7 @@ def show(desk: Desk, live: Live, owner: str, key: str, *, said: str = "") -> Upd
     """Put a job, a result or an example on the stage, and follow what still runs."""
     updates = _watch(desk, live, owner, key, {})
     if said:
-        updates[live.said] = said
+        updates[live.said] = spoken(said)
     return updates | {live.me: {"owner": owner, "shown": key}, live.key: key}
 
 
@@ -95,8 +102,18 @@ def _watch(desk: Desk, live: Live, owner: str, key: str, seen: dict[str, Any]) -
         updates |= {live.pill: desk.pill(active), live.queue: history.queue(active)}
         updates[live.stop] = gr.update(interactive=bool(active))
     if now["status"] != seen.get("status") and snapshot and ("status" in seen or not snapshot.over):
-        updates[live.said] = stage.announcement(snapshot)
+        updates[live.said] = spoken(stage.announcement(snapshot))
     return updates
+
+
+def _wait_until_over(desk: Desk, job_id: str, owner: str) -> None:
+    """Most steps are short: waiting for the end of this one shows it at once, not with the next pull."""
+    until = time.monotonic() + POLL
+    while time.monotonic() < until:
+        snapshot = desk.snapshot(job_id, owner)
+        if snapshot is None or snapshot.over:
+            return
+        time.sleep(0.02)
 
 
 def stop(desk: Desk, live: Live, me: object, key: str, asked: str = "") -> Updates:
@@ -106,5 +123,6 @@ def stop(desk: Desk, live: Live, me: object, key: str, asked: str = "") -> Updat
     wanted = [asked] if asked else [key, *(job.id for job in active)]
     for job_id in wanted:
         if any(job.id == job_id for job in active) and desk.workbench.cancel(job_id, owner):
+            _wait_until_over(desk, job_id, owner)
             break
     return _watch(desk, live, owner, key or "", {}) | {live.timer: gr.Timer(active=True)}

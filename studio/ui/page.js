@@ -60,6 +60,16 @@
     button.setAttribute("aria-label", still ? "Play the animation" : "Pause the animation");
   }
 
+  // Who asked the system for less motion gets animations that stand still until they are played.
+  if (matchMedia("(prefers-reduced-motion: reduce)").matches) {
+    new MutationObserver(() => {
+      document.querySelectorAll("[data-hold]:not([data-met])").forEach((button) => {
+        button.dataset.met = "";
+        hold(button);
+      });
+    }).observe(document, { childList: true, subtree: true });
+  }
+
   // The word list: filter it, and put a word into the prompt that was used last.
   let lastPrompt = null;
   document.addEventListener("focusin", (event) => {

@@ -8,9 +8,12 @@ from gradio.themes import Base
 from gradio.themes.utils import colors, fonts, sizes
 
 HERE = Path(__file__).parent
-STYLES = tuple(HERE / "css" / f"{name}.css" for name in ("pieces", "frame", "form", "stage", "history"))
+STYLES = tuple(
+    HERE / "css" / f"{name}.css" for name in ("pieces", "frame", "form", "action", "stage", "result", "history")
+)
 OUTER_STYLE = HERE / "css" / "tokens.css"
 SCRIPT = HERE / "page.js"
+FAVICON = HERE / "favicon.png"
 
 # gradio ships these two families and LocalFont serves them from here. Of most families it ships, and of the semibold of
 # this one, only a few letters are there; regular and bold are complete.

@@ -1,0 +1,92 @@
+import re
+
+import pytest
+from PIL import Image
+
+from studio.illusions.request import IllusionRequest
+from studio.illusions.result import Candidate, IllusionResult
+from studio.illusions.views import build
+from studio.ui import result
+from studio.ui.files import named_files
+from studio.ui.result import Result
+
+TITLES = {"identity": "As it is", "rotate_180": "Half turn"}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """What the engine's own result writes: (folder, request, summary) of two candidates."""
+    folder = tmp_path_factory.mktemp("run")
+    request = IllusionRequest(prompts=("a fox", 'a "<b>" penguin'), seed=7, candidates=2, steps=2)
+    picture = Image.new("RGB", (16, 16), "teal")
+    candidates = tuple(
+        Candidate(seed, picture, (picture, picture), 0.3141, 0.88, ((0.31, 0.1), (0.12, 0.42)), 0.5) for seed in (8, 7)
+    )
+    views = tuple(build(spec, 2, 8) for spec in request.views)
+    summary = IllusionResult(request, candidates, views, "builtin:clip", 1.87, 8, ("A note.",)).save(folder)
+    return folder, request.model_dump(mode="json"), summary
+
+
+@pytest.fixture
+def drawn(saved):
+    _, request, summary = saved
+    shown = Result("j1", request, summary, lambda name, width: f"outputs/t/{name}" + (f"?w={width}" if width else ""))
+    return result.of(shown, TITLES)
+
+
+def test_every_address_in_the_result_is_a_file_that_was_saved(saved, drawn):
+    folder, _, summary = saved
+    names = set(re.findall(r'(?:src|href|data-moving|data-still)="outputs/t/([^"?]+)', drawn))
+    assert names <= named_files(summary)
+    assert all((folder / name).is_file() for name in names)
+    assert {name.rpartition(".")[2] for name in names} == {"png", "webp", "gif"}
+
+
+def test_scores_say_who_measured_them_and_what_chance_is(drawn):
+    assert "Alignment <b>0.31</b>" in drawn
+    assert "Concealment <b>0.88</b>" in drawn
+    assert "Measured by builtin:clip." in drawn
+    assert "0.50 (chance)" in drawn
+
+
+def test_candidates_stand_best_first_and_only_the_first_is_visible(drawn):
+    assert re.findall(r'aria-label="Candidate (\d), seed (\d)"', drawn) == [("1", "8"), ("2", "7")]
+    assert drawn.count("<section") == 2
+    assert drawn.count(" hidden ") == 1
+    assert drawn.count('role="radio"') == 2
+
+
+def test_prompts_are_escaped_everywhere(drawn):
+    assert "<b>&quot;" not in drawn
+    assert '"<b>"' not in drawn
+    assert "a &quot;&lt;b&gt;&quot; penguin" in drawn
+
+
+def test_downloads_have_telling_names(drawn):
+    assert re.findall(r'download="([^"]+)"', drawn)[:4] == [
+        "fox-b-penguin-seed8.png",
+        "fox-b-penguin-seed8-grid.png",
+        "fox-b-penguin-seed8.webp",
+        "fox-b-penguin-seed8.gif",
+    ]
+
+
+def test_readings_show_every_view_with_every_prompt(drawn):
+    assert re.findall(r"<td[^>]*>([\d.]+)</td>", drawn)[:4] == ["0.31", "0.10", "0.12", "0.42"]
+
+
+def test_the_animation_can_be_held(drawn):
+    assert drawn.count("data-hold") == 2
+    assert 'aria-label="Pause the animation"' in drawn
+
+
+def test_a_summary_without_extras_is_still_shown():
+    bare = {
+        "candidates": [{"seed": 1, "image": "a.png", "views": ["a.png"]}],
+        "prompts": ["a fox"],
+        "views": ["identity"],
+    }
+    drawn = result.of(Result("j", {}, bare, lambda name, width: name), TITLES)
+    assert "a fox" in drawn
+    assert "Seed" in drawn
+    assert "<details" not in drawn
