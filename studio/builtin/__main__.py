@@ -44,7 +44,7 @@ def _train_autoencoder(recipe: Recipe, args: argparse.Namespace) -> None:
 def _train_scorer(recipe: Recipe, args: argparse.Namespace) -> None:
     schedule = _schedule(recipe.scorer, args)
     net, tokenizer = scorer.train(
-        schedule, args.work / "scorer", batch=recipe.scorer_batch, per_thing=recipe.renderings
+        schedule, args.work / "scorer", batch=recipe.scorer_batch, per_thing=recipe.scorer_renderings
     )
     export.export_scorer(net, tokenizer, ASSETS / "clip")
 

@@ -20,19 +20,21 @@ class Recipe:
     renderings: int
     scorer: Schedule
     scorer_batch: int
+    scorer_renderings: int
 
 
 RECIPES = {
     "cpu": Recipe(
-        autoencoder=Schedule(steps=1500, lr=8e-4, warmup=0.03, decay=0.6, ema=0.995),
+        autoencoder=Schedule(steps=900, lr=8e-4, warmup=0.03, decay=0.6, ema=0.995),
         autoencoder_batch=8,
-        decoder=Schedule(steps=900, lr=5e-4, warmup=0.05, decay=0.7, ema=0.99),
-        denoiser=Schedule(steps=9000, lr=1.2e-3, warmup=0.02, decay=0.4, ema=0.998, weight_decay=1e-3),
+        decoder=Schedule(steps=800, lr=5e-4, warmup=0.05, decay=0.7, ema=0.99),
+        denoiser=Schedule(steps=4500, lr=1.2e-3, warmup=0.02, decay=0.4, ema=0.998, weight_decay=1e-3),
         denoiser_batch=32,
         denoiser_channels=(64, 96, 160),
         renderings=32,
-        scorer=Schedule(steps=1200, lr=1e-3, warmup=0.05, decay=0.6, ema=0.995, weight_decay=0.02),
+        scorer=Schedule(steps=2000, lr=1e-3, warmup=0.05, decay=0.6, ema=0.995, weight_decay=0.02),
         scorer_batch=64,
+        scorer_renderings=12,
     ),
     "gpu": Recipe(
         autoencoder=Schedule(steps=40_000, lr=1e-3, warmup=0.02, decay=0.6, ema=0.999),
@@ -44,5 +46,6 @@ RECIPES = {
         renderings=128,
         scorer=Schedule(steps=15_000, lr=1e-3, warmup=0.05, decay=0.6, ema=0.999, weight_decay=0.02),
         scorer_batch=160,
+        scorer_renderings=32,
     ),
 }

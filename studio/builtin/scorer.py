@@ -17,6 +17,8 @@ from studio.builtin.world import COLOURS, SIZE, Thing, Wobble, caption, load_thi
 
 ROUGH = Wobble(shift=0.045, scale=(0.75, 0.98), tilt=7.0)
 
+REDRAWN_AFTER = 200  # steps
+
 
 def build(words: int) -> CLIPModel:
     """A CLIPModel over 128 px pictures in patches of 16, 128 shared dimensions."""
@@ -35,17 +37,17 @@ class Loss:
         self, net: CLIPModel, tokenizer: PreTrainedTokenizerFast, per_thing: int, batch: int, seed: int
     ) -> None:
         self.net, self.tokenizer, self.batch, self.seed = net, tokenizer, batch, seed
-        self.things, self.colours = load_things(), list(COLOURS)
-        rng = np.random.default_rng(seed)
-        self.colour = rng.integers(len(self.colours), size=(per_thing, len(self.things)))
-        drawn = [[self._draw(t, c, rng) for t, c in zip(self.things, row, strict=True)] for row in self.colour]
-        self.pool = torch.from_numpy(np.array(drawn)).permute(0, 1, 4, 2, 3)
+        self.per_thing, self.things, self.colours = per_thing, load_things(), list(COLOURS)
+        self.pool, self.colour = torch.empty(0), np.empty(0)
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, step))
+        if not len(self.pool) or step % REDRAWN_AFTER == 0:
+            self._redraw(step // REDRAWN_AFTER)
         things = rng.permutation(len(self.things))[: self.batch]
         takes = rng.integers(len(self.pool), size=self.batch)
         pictures = roughened(to_signed(self.pool[takes, things]), torch.Generator().manual_seed(step))
+        pictures = pictures.roll(tuple(rng.integers(-6, 7, 2).tolist()), (2, 3))
         texts = [
             caption(self.things[t], self.colours[self.colour[k, t]] if rng.random() < 0.4 else None, rng)
             for k, t in zip(takes, things, strict=True)
@@ -59,6 +61,13 @@ class Loss:
         ).logits_per_image
         target = torch.arange(self.batch, device=device)
         return {"image": F.cross_entropy(logits, target) / 2, "text": F.cross_entropy(logits.T, target) / 2}
+
+    def _redraw(self, generation: int) -> None:
+        """Draw every thing ``per_thing`` times anew: a small network soon knows a pool by heart."""
+        rng = np.random.default_rng((self.seed, generation, 1))
+        self.colour = rng.integers(len(self.colours), size=(self.per_thing, len(self.things)))
+        drawn = [[self._draw(t, c, rng) for t, c in zip(self.things, row, strict=True)] for row in self.colour]
+        self.pool = torch.from_numpy(np.array(drawn)).permute(0, 1, 4, 2, 3)
 
     def _draw(self, thing: Thing, colour: int, rng: np.random.Generator) -> np.ndarray:
         return np.asarray(render(thing, rng, self.colours[colour], ROUGH))
