@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from studio.builtin import autoencoder, scorer
-from studio.builtin.world import SIZE, Wobble, load_things
+from studio.builtin.world import SIZE, load_things
 from studio.devices import pick_device, seeded_noise
 from studio.models.clip import ClipScorer
 from studio.models.loading import load_clip, load_stable_diffusion
