@@ -44,13 +44,17 @@ def _train_autoencoder(recipe: Recipe, args: argparse.Namespace) -> None:
 def _train_scorer(recipe: Recipe, args: argparse.Namespace) -> None:
     schedule = _schedule(recipe.scorer, args)
     net, tokenizer = scorer.train(
-        schedule, args.work / "scorer", batch=recipe.scorer_batch, per_thing=recipe.scorer_renderings
+        schedule,
+        args.work / "scorer",
+        batch=recipe.scorer_batch,
+        per_thing=recipe.scorer_renderings,
+        start=args.start,
     )
     export.export_scorer(net, tokenizer, ASSETS / "clip")
 
 
 def _train_denoiser(recipe: Recipe, args: argparse.Namespace) -> None:
-    vae = AutoencoderKL.from_pretrained(args.work / "vae").eval().requires_grad_(False)
+    vae = _autoencoder(args).eval().requires_grad_(False)
     vae.to("cuda" if torch.cuda.is_available() else "cpu")
     nets, tokenizer = denoiser.train(
         vae,
@@ -59,6 +63,7 @@ def _train_denoiser(recipe: Recipe, args: argparse.Namespace) -> None:
         batch=recipe.denoiser_batch,
         per_thing=recipe.renderings,
         channels=recipe.denoiser_channels,
+        start=args.start,
     )
     export.export_pipeline(vae, nets, tokenizer, ASSETS / "emoji")
 
@@ -66,9 +71,8 @@ def _train_denoiser(recipe: Recipe, args: argparse.Namespace) -> None:
 def _train_decoder(recipe: Recipe, args: argparse.Namespace) -> None:
     """Refine the shipped decoder in place; denoiser, codes and everything else stay as they are."""
     shipped = ASSETS / "emoji" / "vae"
-    vae = AutoencoderKL.from_pretrained(args.work / "vae", dtype=torch.float32)
     vae = autoencoder.refine_decoder(
-        vae, _schedule(recipe.decoder, args), args.work / "decoder", batch=recipe.autoencoder_batch
+        _autoencoder(args), _schedule(recipe.decoder, args), args.work / "decoder", batch=recipe.autoencoder_batch
     )
     vae.to(torch.float16).save_pretrained(shipped)
 
@@ -79,6 +83,13 @@ TRAIN = {
     "denoiser": _train_denoiser,
     "decoder": _train_decoder,
 }
+
+
+def _autoencoder(args: argparse.Namespace) -> AutoencoderKL:
+    """The one that was trained here, or that of the pipeline to begin with."""
+    trained = args.work / "vae"
+    folder = trained if trained.exists() or args.start is None else args.start / "vae"
+    return AutoencoderKL.from_pretrained(folder, dtype=torch.float32)
 
 
 def _schedule(schedule: Schedule, args: argparse.Namespace) -> Schedule:
@@ -92,7 +103,12 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--budget", choices=tuple(RECIPES), default="gpu" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--steps", type=int, help="train to this step instead of the recipe's last")
     parser.add_argument("--work", type=Path, default=Path("outputs/builtin"), help="checkpoints and loss logs")
-    parser.add_argument("--start", type=Path, help="an autoencoder of the same shape to begin with")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="weights of the same shapes to begin with: an autoencoder's folder for the autoencoder, a CLIP's for the "
+        "scorer, a pipeline's for denoiser and decoder",
+    )
     parser.add_argument("--card", action="store_true", help="measure: write the model cards and the contact sheet too")
     return parser
 

@@ -112,13 +112,19 @@ class Loss:
 
 def train(
     vae: AutoencoderKL, schedule: Schedule, folder: Path, *, batch: int, per_thing: int, channels: tuple[int, int, int],
-    text_width: int = 192, seed: int = 11,
+    text_width: int = 192, seed: int = 11, start: Path | None = None,
 ) -> tuple[nn.ModuleDict, PreTrainedTokenizerFast]:  # fmt: skip
-    """Train (or go on training) denoiser and text encoder; returns them with averaged weights, and the tokenizer."""
+    """Train (or go on training) denoiser and text encoder; returns them with averaged weights, and the tokenizer.
+
+    ``start`` is a pipeline folder of the same shapes to begin with, where ``folder`` holds no checkpoint yet.
+    """
     torch.manual_seed(seed)
     things = load_things()
     words = vocabulary(things)
     nets = build(len(words), channels, text_width, vae.config.latent_channels)
+    if start is not None:
+        for name, net in nets.items():
+            net.load_state_dict(type(net).from_pretrained(start / name, dtype=torch.float32).state_dict())
     nets.to(vae.device)
     nets["unet"].to(memory_format=torch.channels_last)
     tokenizer = build_tokenizer(words)

@@ -83,12 +83,14 @@ def roughened(x: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def train(
-    schedule: Schedule, folder: Path, *, batch: int, per_thing: int, seed: int = 77
+    schedule: Schedule, folder: Path, *, batch: int, per_thing: int, seed: int = 77, start: Path | None = None
 ) -> tuple[CLIPModel, PreTrainedTokenizerFast]:
     """Train (or go on training) the scorer; returns it with averaged weights, and its tokenizer."""
     torch.manual_seed(seed)
     words = vocabulary(load_things())
     net, tokenizer = build(len(words)), build_tokenizer(words)
+    if start is not None:
+        net.load_state_dict(CLIPModel.from_pretrained(start, dtype=torch.float32).state_dict())
     net.to("cuda" if torch.cuda.is_available() else "cpu")
     trainer = Trainer(net.train(), schedule, folder)
     trainer.run(Loss(net, tokenizer, per_thing, batch, seed))
