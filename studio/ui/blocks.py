@@ -81,7 +81,7 @@ def build(workbench: Workbench) -> Page:
         key, seen, timer = gr.State(""), gr.State({}), gr.Timer(live.POLL, active=False)
         bar = _top_bar(desk, form, request)
         said = place(live.spoken(""), elem_id="said", elem_classes="unseen")
-        with gr.Tabs(selected=FIRST_TAB, elem_id="tabs") as tabs:
+        with gr.Tabs(selected=FIRST_TAB, overflow_behavior="wrap", elem_id="tabs") as tabs:
             drawn = _tabs(desk, form, request)
         stage, queue, stop = drawn.illusion.stage, drawn.history.queue, drawn.illusion.stop
         shown = Live(me, key, seen, timer, stage, said, bar.pill, queue, stop)

@@ -10,15 +10,15 @@
   const asked = new URLSearchParams(location.search).get("__theme");
   const wanted = () => asked || localStorage.getItem(THEME) || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
   const paint = () => document.body.classList.toggle("dark", wanted() === "dark");
-  new MutationObserver(() => {
-    if (document.body.classList.contains("dark") !== (wanted() === "dark")) paint();
-  }).observe(document.documentElement, { subtree: false, childList: true });
-  document.addEventListener("DOMContentLoaded", () => {
+  const follow = () => {
     paint();
+    // gradio writes the class as well, when it starts and when the system changes.
     new MutationObserver(() => {
       if (document.body.classList.contains("dark") !== (wanted() === "dark")) paint();
     }).observe(document.body, { attributes: true, attributeFilter: ["class"] });
-  });
+  };
+  if (document.body) follow();
+  else document.addEventListener("DOMContentLoaded", follow);
 
   function toggleTheme() {
     localStorage.setItem(THEME, document.body.classList.contains("dark") ? "light" : "dark");
