@@ -41,6 +41,10 @@ def build(words: int, channels: tuple[int, int, int], text_width: int, latent_ch
         cross_attention_dim=text_width,
         attention_head_dim=4,
         norm_num_groups=16,
+        # The prompt as a whole also joins the time embedding, so that the widest blocks, which have no cross attention,
+        # know what they draw.
+        addition_embed_type="text",
+        addition_embed_type_num_heads=4,
     )
     return nn.ModuleDict({"unet": unet, "text_encoder": CLIPTextModel(text_config(words, text_width, layers=2))})
 
