@@ -8,12 +8,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from studio.illusions.request import IllusionRequest
 from studio.requests import parse
-from studio.ui import api, events, live, theme
+from studio.ui import api, events, guard, live, theme
 from studio.ui.desk import ENGINE, Desk
 from studio.ui.examples import Examples
 from studio.ui.files import Files
@@ -24,7 +22,6 @@ from studio.ui.place import place, pressable
 from studio.ui.tabs import guidance, history, illusion, merge, score, train
 
 if TYPE_CHECKING:
-    from studio.settings import Settings
     from studio.workbench import Workbench
 
 TABS = ("merge", "train", "illusions", "guidance", "score", "history")
@@ -123,19 +120,12 @@ def launch(page: Page, workbench: Workbench, **options: Any) -> tuple[Any, str, 
             "redoc_url": None,
             "openapi_url": None,
             "routes": page.files.routes(),
-            "middleware": _middleware(settings),
+            "middleware": guard.middleware(settings),
         },
     }
     # Jobs are put in line by the studio's own runner; gradio's queue only carries the public calls.
     page.queue(max_size=64, default_concurrency_limit=None)
     return page.launch(**arguments | options)
-
-
-def _middleware(settings: Settings) -> list[Middleware]:
-    """On this machine alone, answer only to this machine's names: a page elsewhere may point its own name here."""
-    if settings.profile != "local":
-        return []
-    return [Middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]", settings.host])]
 
 
 def _first_request(desk: Desk) -> IllusionRequest:

@@ -100,11 +100,10 @@ class Illusions:
         return self.form.written(hints) | live.show(self.desk, self.live, owner, job_id)
 
     def _problem(self, error: StudioError, hints: Mapping[str, Markup]) -> Updates:
-        """Sentences beside their fields, where hints give way to them; a toast only for what has no field here."""
+        """Sentences beside their fields, where hints give way to them; by the button what has no field here."""
         sentences = problems(error, self.form.notes)
         if not any(self.form.place(name) for name in sentences):
-            gr.Warning(str(error), title="This cannot run")
-            return {self.live.said: live.spoken(str(error))}
+            sentences = {"recipe": tag("p", str(error), cls="is-error")}
         opened = {self.form.more: gr.update(open=True)} if _under_more(sentences) else {}
         return self.form.written({**hints, **sentences}) | opened | {self.live.said: live.spoken(str(error))}
 

@@ -115,7 +115,8 @@
 
   // Keys: Ctrl+Enter runs, Escape stops, arrows walk through candidates.
   document.addEventListener("keydown", (event) => {
-    const thumb = event.target.closest?.("[data-pick]");
+    const free = !event.target.closest?.("input, textarea, select, [role=tab], [role=listbox]");
+    const thumb = free && find("#stage [data-pick][aria-checked=true]");
     const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       const run = find("#generate");
@@ -127,7 +128,7 @@
     } else if (event.key === "Escape") {
       const stop = find("#stop");
       if (stop && !stop.disabled && shown(stop) && !find("[role=listbox]")) stop.click();
-    } else if (thumb && by) {
+    } else if (thumb && by && shown(thumb)) {
       event.preventDefault();
       walk(thumb, by);
     }

@@ -181,6 +181,20 @@ def test_another_name_for_this_machine_is_not_answered(home):
     assert get(home[1], "/", host=f"evil.example:{port}")[0] == 400
 
 
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://evil.example:7860"])
+def test_another_site_s_page_cannot_upload(home, origin):
+    request = urllib.request.Request(
+        f"{home[1]}/gradio_api/upload",
+        b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\nx\r\n--b--\r\n',
+        {"Content-Type": "multipart/form-data; boundary=b", "Origin": origin},
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=30)
+    assert refused.value.code == 403
+    request.add_header("Origin", home[1])
+    assert urllib.request.urlopen(request, timeout=30).status == 200
+
+
 @pytest.mark.parametrize("path", ["/openapi.json", "/docs", "/redoc", "/gradio_api/runs", "/monitoring/summary"])
 def test_nothing_beyond_the_page_is_served(home, path):
     status, _, body = get(home[1], path)
@@ -229,3 +243,34 @@ def _count(folder):
     from pathlib import Path
 
     return sum(1 for _ in Path(folder).rglob("*")) if Path(folder).exists() else 0
+
+
+def forged_click(address, me, changes):
+    """Generate pressed without the page: the form's values as the page's config gives them, with some changed."""
+    config = json.loads(get(address, "/config")[2])
+    parts = {part["id"]: part["props"] for part in config["components"]}
+    number = listener(address, "generate", "click")
+    inputs = next(d["inputs"] for d in config["dependencies"] if d["id"] == number)
+    data = [changes.get(parts[i].get("label"), parts[i].get("value")) for i in inputs]
+    data = [{"owner": me} if "storage_key" in parts[i] else value for i, value in zip(inputs, data, strict=True)]
+    call = {"fn_index": number, "data": data, "session_hash": uuid.uuid4().hex}
+    return json.dumps(post(address, "/gradio_api/run/predict", call)["data"])
+
+
+def test_a_forged_click_meets_the_same_rules(shared):
+    bench, address = shared
+    assert "Must be at least 1, got 0." in forged_click(address, EVE, {"Steps": 0})
+    assert "At most 100 are allowed here, got 150." in forged_click(address, EVE, {"Steps": 150})
+    assert bench.history(EVE) == ()
+
+
+def test_a_full_queue_is_said_by_the_button(shared):
+    bench, address = shared
+    guest = "guest-" + "0" * 20
+    for _ in range(bench.limits.max_queue_per_owner):
+        assert 'data-state=\\"failed' not in forged_click(address, guest, {"Steps": 100})
+    assert "You have 4 jobs waiting or running" in forged_click(address, guest, {"Steps": 100})
+    for job in bench.history(guest):
+        bench.cancel(job.id, guest)
+    for job in bench.history(guest):
+        until_over(bench, job.id, guest)

@@ -57,6 +57,7 @@ def draw(desk: Desk, form: IllusionForm, request: IllusionRequest, limits: Limit
                 with gr.Row(elem_classes="go"):
                     generate = gr.Button("Generate", variant="primary", size="lg", elem_id="generate")
                     stop = gr.Button("Stop", size="lg", interactive=False, elem_id="stop")
+                form.note("recipe")
                 data = request.model_dump(mode="json")
                 cost = place(advice.cost(desk.workbench, data), elem_id="cost")
         with gr.Column(elem_classes="result-column"):
