@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
 from torch import Tensor
 
-from studio.models.networks import Conditions, Prediction, StableDiffusion
+from studio.models.networks import Conditions, Network, Prediction
 from studio.progress import OnStep, Step, ignore
 
 SCHEDULERS: Mapping[str, Callable[[dict[str, Any]], Any]] = {
     "ddim": DDIMScheduler.from_config,
     "euler": EulerDiscreteScheduler.from_config,
     "dpm++2m": lambda config: DPMSolverMultistepScheduler.from_config({**config, "algorithm_type": "dpmsolver++"}),
+}
+# The same names for models that predict flow. On their straight paths DDIM's step is Euler's.
+FLOW_SCHEDULERS: Mapping[str, Callable[[dict[str, Any]], Any]] = {
+    "ddim": FlowMatchEulerDiscreteScheduler.from_config,
+    "euler": FlowMatchEulerDiscreteScheduler.from_config,
+    "dpm++2m": lambda config: DPMSolverMultistepScheduler.from_config(
+        {
+            "num_train_timesteps": config.get("num_train_timesteps", 1000),
+            "algorithm_type": "dpmsolver++",
+            "prediction_type": "flow_prediction",
+            "use_flow_sigmas": True,
+            "flow_shift": config.get("shift", 1.0),
+        }
+    ),
 }
 
 
@@ -89,22 +109,37 @@ def combine(terms: Sequence[Term], x: Tensor, predict: Predict) -> tuple[Tensor,
 
 
 def build_scheduler(name: str, config: Mapping[str, Any], steps: int, device: torch.device) -> Any:
-    """A fresh diffusers scheduler of ``SCHEDULERS`` with its timesteps set."""
-    scheduler = SCHEDULERS[name](dict(config))
+    """A fresh diffusers scheduler with its timesteps set; of ``FLOW_SCHEDULERS`` if ``config`` is a flow model's."""
+    flow = config.get("_class_name", "").startswith("FlowMatch")
+    scheduler = (FLOW_SCHEDULERS if flow else SCHEDULERS)[name](dict(config))
     scheduler.set_timesteps(steps, device=device)
     return scheduler
 
 
 def sigma_at(scheduler: Any, index: int) -> float:
-    """Noise to signal, sqrt((1 - abar) / abar), at step ``index``."""
+    """Noise to signal at step ``index``: sqrt((1 - abar) / abar), for flow s / (1 - s), which starts at infinity."""
     if isinstance(scheduler, DDIMScheduler):
         alpha = scheduler.alphas_cumprod[int(scheduler.timesteps[index])]
         return float(((1 - alpha) / alpha).sqrt())
-    return float(scheduler.sigmas[index])
+    sigma = float(scheduler.sigmas[index])
+    if _flows(scheduler):
+        return sigma / (1 - sigma) if sigma < 1 else math.inf
+    return sigma
+
+
+def _flows(scheduler: Any) -> bool:
+    return isinstance(scheduler, FlowMatchEulerDiscreteScheduler) or scheduler.config.get("use_flow_sigmas", False)
+
+
+def noise_share(sigma: float) -> float:
+    """The s of flow's x = (1 - s) clean + s noise whose noise to signal is ``sigma``."""
+    return sigma / (1 + sigma) if math.isfinite(sigma) else 1.0
 
 
 def clean_estimate(prediction: Tensor, x: Tensor, sigma: float, kind: Prediction) -> Tensor:
-    """The clean latents that a prediction at x (variance-preserving scale) implies."""
+    """The clean latents that a prediction at x (at the scale its network reads it) implies."""
+    if kind == "flow":
+        return x - noise_share(sigma) * prediction
     alpha = 1 / (1 + sigma**2)
     if kind == "epsilon":
         return (x - (1 - alpha) ** 0.5 * prediction) / alpha**0.5
@@ -115,6 +150,8 @@ def clean_estimate(prediction: Tensor, x: Tensor, sigma: float, kind: Prediction
 
 def from_clean(clean: Tensor, x: Tensor, sigma: float, kind: Prediction) -> Tensor:
     """The inverse of ``clean_estimate``: the prediction of ``kind`` that implies ``clean``."""
+    if kind == "flow":
+        return (x - clean) / noise_share(sigma)
     alpha = 1 / (1 + sigma**2)
     if kind == "epsilon":
         return (x - alpha**0.5 * clean) / (1 - alpha) ** 0.5
@@ -126,7 +163,7 @@ def from_clean(clean: Tensor, x: Tensor, sigma: float, kind: Prediction) -> Tens
 class Predictor:
     """``predict`` of one network with its prompts encoded once and its rows split when memory demands it."""
 
-    def __init__(self, network: StableDiffusion, max_rows: int | None = None) -> None:
+    def __init__(self, network: Network, max_rows: int | None = None) -> None:
         self.network, self.max_rows = network, max_rows
         self._encoded: dict[str, Conditions] = {}
         self._batches: dict[tuple[Row, ...], Conditions] = {}
@@ -157,19 +194,19 @@ class Predictor:
 
 
 @torch.inference_mode()
-def denoise(
-    network: StableDiffusion, scheduler: Any, guider: Guider, noise: Tensor, on_step: OnStep = ignore
-) -> Tensor:
+def denoise(network: Network, scheduler: Any, guider: Guider, noise: Tensor, on_step: OnStep = ignore) -> Tensor:
     """From standard normal ``noise`` (B x C x h x w) to clean latents, one batched forward per step.
 
     ``on_step`` gets the sigma, the clean estimate and the evaluations so far; what it raises ends the run.
     """
-    latents = noise * scheduler.init_noise_sigma
+    # Flow needs no scaling at all, so its Euler scheduler does not speak of any.
+    scaled = not isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
+    latents = noise * scheduler.init_noise_sigma if scaled else noise
     predict = Predictor(network)
     total, evaluations = len(scheduler.timesteps), 0
     for index, t in enumerate(scheduler.timesteps):
         sigma, predict.t = sigma_at(scheduler, index), t
-        x = scheduler.scale_model_input(latents, t)
+        x = scheduler.scale_model_input(latents, t) if scaled else latents
         prediction, evaluated = combine(guider(index, sigma), x, predict)
         latents = scheduler.step(prediction, t, latents, return_dict=False)[0]
         evaluations += evaluated

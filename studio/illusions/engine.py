@@ -19,7 +19,7 @@ from studio.illusions.result import Candidate, IllusionResult
 from studio.illusions.views import View, build
 from studio.imaging import to_picture
 from studio.models.clip import ClipScorer
-from studio.models.networks import StableDiffusion
+from studio.models.networks import Network
 from studio.models.store import ModelStore
 from studio.progress import OnStep, Step, ignore
 from studio.sampling import Guider, Term, build_scheduler, denoise, guidance
@@ -62,9 +62,9 @@ class Drawn:
 class _Drawing:
     """One request on one network: views built, checked, and the candidates denoised one after the other."""
 
-    def __init__(self, request: IllusionRequest, network: StableDiffusion, on_step: OnStep) -> None:
+    def __init__(self, request: IllusionRequest, network: Network, on_step: OnStep) -> None:
         self.request, self.network, self.on_step = request, network, on_step
-        self.cells = (request.size or network.size) // network.factor
+        self.cells = network.cells(request.size)
         self.views = tuple(build(spec, self.cells, network.factor) for spec in request.views)
         self.reduction = resolve_reduction(request.reduction, check_set(self.views))
         for view in self.views:

@@ -16,7 +16,11 @@ class IllusionRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str = Field("builtin:emoji", max_length=300, description="A built-in model, a diffusers folder or a hub id.")
+    model: str = Field(
+        "builtin:emoji",
+        max_length=300,
+        description="A built-in model, a .safetensors file, a diffusers folder or a hub id.",
+    )
     prompts: tuple[Prompt, ...] = Field(
         ("a fox", "a penguin"), min_length=1, max_length=4, description="What each view shows, one prompt per view."
     )
