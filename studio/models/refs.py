@@ -7,13 +7,15 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 from studio.errors import ModelFileError, ModelNotFoundError, UnknownNameError, shortened
 from studio.models import files, headers
 
-BUILTIN = "builtin:"
+BUILTIN, LORA = "builtin:", "LoRA"
+FILE_FAMILIES = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "sdxl": "SDXL"}
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 
 
@@ -64,10 +66,10 @@ def list_models(assets: Path, models_dir: Path | None = None) -> tuple[ModelChoi
     return (*builtin, *(_own_choices(models_dir, assets / "configs") if models_dir else ()))
 
 
-def list_loras(models_dir: Path | None) -> tuple[str, ...]:
+def list_loras(assets: Path, models_dir: Path | None = None) -> tuple[str, ...]:
     """The LoRA adapters in the models folder, by their paths inside it, wherever in it they lie."""
     found = [path for path in _entries(models_dir) if path.is_file()] if models_dir else []
-    return tuple(_name(path, models_dir) for path in found if headers.is_lora(_header(path)))
+    return tuple(_name(path, models_dir) for path in found if _content(path, assets / "configs") == LORA)
 
 
 def drawable(name: str, assets: Path) -> tuple[str, ...]:
@@ -98,16 +100,11 @@ def _indexes(root: Path) -> list[Path]:
 
 
 def _own_choices(models_dir: Path, configs: Path) -> Iterator[ModelChoice]:
-    titles = _family_titles(configs)
     for path in _entries(models_dir):
         name = _name(path, models_dir)
         if path.is_dir():
             yield _folder_choice(path, name)
-        elif (header := _header(path)) and headers.is_checkpoint(header):
-            try:
-                family = headers.family_of(path.name, header, titles)
-            except ModelFileError:
-                continue
+        elif (family := _content(path, configs)) not in ("", LORA):
             yield ModelChoice(name=name, title=path.stem, family=family, about="")
 
 
@@ -131,12 +128,25 @@ def _name(path: Path, models_dir: Path) -> str:
     return path.relative_to(models_dir).as_posix()
 
 
-def _header(path: Path) -> files.Header:
-    """A file's header, empty when it cannot be read."""
+def _content(path: Path, configs: Path) -> str:
+    """What a .safetensors file holds: a checkpoint's family, ``LORA``, or nothing that can be offered."""
     try:
-        return files.read_header(path)
+        about = path.stat()
+    except OSError:
+        return ""
+    return _told(path, about.st_size, about.st_mtime_ns, configs)
+
+
+@lru_cache(maxsize=4096)
+def _told(path: Path, size: int, changed: int, configs: Path) -> str:
+    """``_content``, read once for every state of a file: a models folder can hold hundreds."""
+    try:
+        header = files.read_header(path)
+        if headers.is_lora(header):
+            return LORA
+        return headers.family_of(path.name, header, _family_titles(configs))
     except (ModelFileError, OSError):
-        return {}
+        return ""
 
 
 def _family_titles(configs: Path) -> dict[int, str]:
@@ -158,6 +168,3 @@ def _folder_choice(folder: Path, name: str) -> ModelChoice:
         family=about.get("family", family),
         about=about.get("about", ""),
     )
-
-
-FILE_FAMILIES = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "sdxl": "SDXL"}
