@@ -69,12 +69,12 @@ def read_header_and_notes(path: Path) -> tuple[Header, dict[str, str]]:
             raise ModelFileError(_not_safetensors(path, start, size), field="model")
         try:
             header = json.loads(b"{" + file.read(length - 1))
-        except ValueError as error:
+            notes = header.pop("__metadata__", None) or {}
+            promised = 8 + length + _data_bytes(header)
+        except (ValueError, LookupError, TypeError) as error:
             raise ModelFileError(
                 f"{path.name} has no readable safetensors header: download it again.", field="model"
             ) from error
-    notes = header.pop("__metadata__", None) or {}
-    promised = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
     if promised != size:
         raise ModelFileError(
             f"{path.name} is truncated or damaged ({size:,} of {promised:,} bytes): download it again.", field="model"
@@ -103,7 +103,7 @@ def check_pipeline(folder: Path) -> str:
             raise ModelNotFoundError(
                 f"{folder.name} has no {part}: a complete diffusers folder is needed.", field="model"
             )
-    _read_json(folder / "scheduler" / "scheduler_config.json", f"{folder.name} has no scheduler: it names the noise.")
+    _check_noise(folder, flow=layout.denoiser == "transformer")
     _check_channels(folder, layout)
     return pipeline
 
@@ -158,6 +158,21 @@ def _variant_of(path: Path) -> str | None:
     return match["variant"] if match else None
 
 
+def _check_noise(folder: Path, *, flow: bool) -> None:
+    """The scheduler's file says which noise a model was trained with; only its own family's can be sampled."""
+    config = _read_json(
+        folder / "scheduler" / "scheduler_config.json", f"{folder.name} has no scheduler: it says what noise is."
+    )
+    kind = config.get("_class_name", "")
+    if kind.startswith("EDM") or kind.startswith("FlowMatch") != flow or config.get("use_dynamic_shifting"):
+        raise ModelFileError(
+            f"{folder.name} was trained with the noise of {kind or 'a scheduler without a name'}, "
+            f"which this studio does not run for such a model: {'flow matching' if flow else 'betas'} with a fixed "
+            "schedule is needed.",
+            field="model",
+        )
+
+
 def _check_channels(folder: Path, layout: Layout) -> None:
     """Inpainting models and their like read a mask and a picture beside the codes."""
     denoiser = json.loads((folder / layout.denoiser / "config.json").read_text(encoding="utf-8"))
@@ -170,6 +185,13 @@ def _check_channels(folder: Path, layout: Layout) -> None:
             f"a text-to-image model with {codes} channels is needed.",
             field="model",
         )
+
+
+def _data_bytes(header: Header) -> int:
+    """How much data the tensors take; LookupError or TypeError for entries that are none."""
+    if not all(isinstance(entry["shape"], list) for entry in header.values()):
+        raise TypeError("a shape is a list")
+    return max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
 
 
 def _not_safetensors(path: Path, start: bytes, size: int) -> str:

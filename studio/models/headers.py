@@ -11,6 +11,7 @@ from studio.models.files import Header
 
 UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", ("cond_stage_model.", "conditioner.")
 FIRST_LAYER = UNET + "input_blocks.0.0.weight"
+LABELS = UNET + "label_emb.0.0.weight"
 CROSS_ATTENTION = re.compile(re.escape(UNET) + r".*\.attn2\.to_k\.weight$")
 NEEDED = "a whole checkpoint (U-Net, autoencoder and text encoder) of Stable Diffusion 1.x, 2.x or SDXL is needed"
 
@@ -96,7 +97,7 @@ def context_width(header: Header) -> int | None:
 
 
 def _refuse_other_unets(name: str, header: Header) -> None:
-    channels = header[FIRST_LAYER]["shape"][1]
+    channels = ([*header[FIRST_LAYER]["shape"], 0, 0])[1]
     kinds = {9: "an inpainting model", 8: "an instruct-pix2pix model", 7: "an upscaler"}
     if channels != 4:
         what = kinds.get(channels, "no text-to-image model")
@@ -104,8 +105,10 @@ def _refuse_other_unets(name: str, header: Header) -> None:
             f"{name} is {what} (its U-Net reads {channels} channels): a text-to-image checkpoint with 4 is needed.",
             field="model",
         )
-    if "edm_mean" in header:
-        raise ModelFileError(f"{name} is a Playground 2.5 model, whose noise differs: {NEEDED}.", field="model")
+    if LABELS in header and not any(key.startswith("conditioner.") for key in header):
+        raise ModelFileError(f"{name} is an unCLIP model, drawn from pictures: {NEEDED}.", field="model")
+    if any(key.startswith("edm_") for key in header):
+        raise ModelFileError(f"{name} is a Playground or CosXL model, whose noise differs: {NEEDED}.", field="model")
 
 
 def _refuse_missing_parts(name: str, header: Header) -> None:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from studio.errors import ModelFileError, ModelNotFoundError, UnknownNameError, shortened
+from studio.errors import ModelError, ModelFileError, ModelNotFoundError, UnknownNameError, shortened
 from studio.models import files, headers
 
 BUILTIN, LORA = "builtin:", "LoRA"
@@ -102,9 +102,9 @@ def _indexes(root: Path) -> list[Path]:
 def _own_choices(models_dir: Path, configs: Path) -> Iterator[ModelChoice]:
     for path in _entries(models_dir):
         name = _name(path, models_dir)
-        if path.is_dir():
+        if path.is_dir() and _pipeline(path) in files.LAYOUTS:
             yield _folder_choice(path, name)
-        elif (family := _content(path, configs)) not in ("", LORA):
+        elif path.is_file() and (family := _content(path, configs)) not in ("", LORA):
             yield ModelChoice(name=name, title=path.stem, family=family, about="")
 
 
@@ -157,10 +157,18 @@ def _family_titles(configs: Path) -> dict[int, str]:
     }
 
 
+def _pipeline(folder: Path) -> str:
+    """The class that a diffusers folder's index names, "" when it cannot be read."""
+    try:
+        return files.read_index(folder).get("_class_name", "")
+    except (ModelError, OSError):
+        return ""
+
+
 def _folder_choice(folder: Path, name: str) -> ModelChoice:
     about_file = folder / "about.json"
     about = json.loads(about_file.read_text(encoding="utf-8")) if about_file.exists() else {}
-    pipeline = json.loads((folder / "model_index.json").read_text(encoding="utf-8")).get("_class_name", "")
+    pipeline = _pipeline(folder)
     family = files.LAYOUTS[pipeline].title if pipeline in files.LAYOUTS else pipeline
     return ModelChoice(
         name=name,

@@ -117,9 +117,10 @@ def load(name: str, path: Path, configs: Path, device: torch.device, dtype: torc
             _fill(part, modules[part.name], tensors, device, torch.float32 if part is VAE else dtype)
     merges = configs / "clip" / "merges.txt"
     tokenizers = {part: clip_tokenizer(merges, pad) for part, pad in family.pads.items()}
-    network = family.network(name, modules | tokenizers, _config(folder, "scheduler") | noise(header, notes), None)
-    if family_name == "sd2" and noise(header, notes).get("prediction_type") is None:
-        _measure(network)
+    said = noise(header, notes)
+    network = family.network(name, modules | tokenizers, _config(folder, "scheduler") | said, None)
+    if family_name == "sd2":
+        _settle(network, said.get("prediction_type") or measured_prediction(network))
     return network
 
 
@@ -150,10 +151,10 @@ def measured_prediction(network: Network) -> Prediction:
     return "epsilon" if likeness > 0.5 else "v_prediction"
 
 
-def _measure(network: Network) -> None:
+def _settle(network: Network, prediction: Prediction) -> None:
     """SD 2.x comes in two kinds of the same shape: 768 pixels and velocity, 512 pixels and noise."""
-    network.scheduler_config["prediction_type"] = measured_prediction(network)
-    if network.prediction == "epsilon":
+    network.scheduler_config["prediction_type"] = prediction
+    if prediction == "epsilon":
         network.denoiser.register_to_config(sample_size=network.denoiser.config.sample_size * 2 // 3)
 
 
@@ -183,9 +184,10 @@ def _check(name: str, part: Part, module: nn.Module, header: files.Header) -> No
 
 
 def _fill(part: Part, module: nn.Module, tensors: Tensors, device: torch.device, dtype: torch.dtype) -> None:
-    """Give an empty module its tensors, cast and moved one by one."""
+    """Give an empty module its tensors, cast and moved one by one; ``tensors`` is used up, to hold nothing twice."""
     renamed = part.rename(module, tensors, part.prefix)
-    wanted = {key: renamed[key].to(device, dtype) for key in module.state_dict()}
+    tensors.clear()
+    wanted = {key: renamed.pop(key).to(device, dtype) for key in module.state_dict()}
     module.load_state_dict(wanted, assign=True)
     module.to(device).eval().requires_grad_(False)
 

@@ -139,6 +139,27 @@ def test_a_unet_that_reads_more_than_codes_is_named(checkpoint, small_assets, tm
     refused(path, small_assets, tmp_path, first, f"{what} .*reads {channels} channels.* 4 is needed")
 
 
+@pytest.mark.parametrize(("key", "what"), [("edm_mean", "a Playground or CosXL"), (headers.LABELS, "an unCLIP")])
+def test_what_has_another_noise_or_another_prompt_is_named(key, what):
+    header = {
+        key: {"shape": [4, 4, 3, 3]} for key in (headers.FIRST_LAYER, "first_stage_model.x", "cond_stage_model.x")
+    }
+    with pytest.raises(ModelFileError, match=f"x is {what} model"):
+        headers.family_of("x", header | {key: {"shape": [4]}}, {16: "sd1"})
+
+
+def test_the_refiner_is_named(small_assets):
+    names = (
+        headers.FIRST_LAYER,
+        "first_stage_model.x",
+        "conditioner.embedders.0.x",
+        headers.UNET + "a.attn2.to_k.weight",
+    )
+    header = {key: {"shape": [4, 4, 3, 1280]} for key in names}
+    with pytest.raises(ModelFileError, match="x is an SDXL refiner: a whole checkpoint"):
+        headers.family_of("x", header, {16: "sd1"})
+
+
 @pytest.mark.parametrize(
     ("prefix", "message"),
     [
