@@ -93,11 +93,11 @@ def kind_of(header: Header) -> Kind | None:
 def context_width(header: Header) -> int | None:
     """How wide the text is that the U-Net's cross-attention reads."""
     found = sorted(key for key in header if CROSS_ATTENTION.search(key))
-    return header[found[0]]["shape"][-1] if found else None
+    return [0, *header[found[0]]["shape"]][-1] if found else None
 
 
 def _refuse_other_unets(name: str, header: Header) -> None:
-    channels = ([*header[FIRST_LAYER]["shape"], 0, 0])[1]
+    _, channels, *_ = [*header[FIRST_LAYER]["shape"], 0, 0]
     kinds = {9: "an inpainting model", 8: "an instruct-pix2pix model", 7: "an upscaler"}
     if channels != 4:
         what = kinds.get(channels, "no text-to-image model")

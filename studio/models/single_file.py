@@ -12,7 +12,7 @@ import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders import single_file_utils as convert
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -111,10 +111,10 @@ def load(name: str, path: Path, configs: Path, device: torch.device, dtype: torc
     modules = {part.name: _empty(part, folder) for part in family.parts}
     for part in family.parts:
         _check(path.name, part, modules[part.name], header)
-    with safe_open(path, "pt") as file:
-        for part in family.parts:
-            tensors = {key: file.get_tensor(key) for key in header if key.startswith(part.prefix)}
-            _fill(part, modules[part.name], tensors, device, torch.float32 if part is VAE else dtype)
+    for part in family.parts:
+        # The autoencoder stays in float32 on every device: SD's overflows in fp16.
+        tensors = _read(path, [key for key in header if key.startswith(part.prefix)])
+        _fill(part, modules[part.name], tensors, device, torch.float32 if part is VAE else dtype)
     merges = configs / "clip" / "merges.txt"
     tokenizers = {part: clip_tokenizer(merges, pad) for part, pad in family.pads.items()}
     said = noise(header, notes)
@@ -167,11 +167,13 @@ def _empty(part: Part, folder: Path) -> nn.Module:
 def _check(name: str, part: Part, module: nn.Module, header: files.Header) -> None:
     """Rename the header's shapes as the tensors will be, and compare with what the module needs."""
     shapes = {key: entry["shape"] for key, entry in header.items() if key.startswith(part.prefix)}
-    empty = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
     try:
+        empty = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
         found = {key: tuple(value.shape) for key, value in part.rename(module, empty, part.prefix).items()}
-    except (KeyError, IndexError, AttributeError) as error:
-        raise ModelFileError(f"{name}: its {part.name} lacks {error}: {headers.NEEDED}.", field="model") from error
+    except (LookupError, AttributeError, TypeError, RuntimeError) as error:
+        raise ModelFileError(
+            f"{name}: its {part.name} cannot be read ({error}): {headers.NEEDED}.", field="model"
+        ) from error
     wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     odd = [key for key, shape in wanted.items() if found.get(key) != shape]
     if odd:
@@ -181,6 +183,14 @@ def _check(name: str, part: Part, module: nn.Module, header: files.Header) -> No
             f"{odd[0]} {has}): {headers.NEEDED}.",
             field="model",
         )
+
+
+def _read(path: Path, keys: list[str]) -> Tensors:
+    try:
+        with safe_open(path, "pt") as file:
+            return {key: file.get_tensor(key) for key in keys}
+    except SafetensorError as error:
+        raise ModelFileError(f"{path.name} is damaged ({error}): download it again.", field="model") from error
 
 
 def _fill(part: Part, module: nn.Module, tensors: Tensors, device: torch.device, dtype: torch.dtype) -> None:
