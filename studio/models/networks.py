@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from studio.models.adapters import Attached
+
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 PREVIEW_FILE = "latent_preview.safetensors"
 
@@ -50,6 +52,7 @@ class StableDiffusion:
         self.text_encoder: nn.Module = parts["text_encoder"]
         self.tokenizer = parts["tokenizer"]
         self.headrooms: dict[str, Any] = {}
+        self.attached = Attached()
         self._preview = _preview_kernel(folder, self.device)
 
     @property
@@ -78,6 +81,16 @@ class StableDiffusion:
     def modules(self) -> tuple[nn.Module, ...]:
         return (self.unet, self.vae, self.text_encoder)
 
+    @property
+    def adaptable(self) -> Mapping[str, nn.Module]:
+        """The parts that adapters can change, by the names that LoRA files of diffusers give them."""
+        return {"unet": self.unet, "text_encoder": self.text_encoder}
+
+    def encode_adapted(self, prompts: Sequence[str], adapters: Sequence[tuple[str, float]]) -> Conditions:
+        """``encode_prompts`` with attached adapters at these scales; those that are not named are off."""
+        with self.attached.uniform(adapters, len(prompts), self.device):
+            return self.encode_prompts(prompts)
+
     def encode_prompts(self, prompts: Sequence[str]) -> Conditions:
         """N prompts -> N x tokens x width, as StableDiffusionPipeline.encode_prompt does (last hidden state)."""
         tokens = self.tokenizer(
@@ -96,10 +109,9 @@ class StableDiffusion:
 
         ``adapters`` maps an adapter's name to its scale per row (N); a row of zeros is the base model.
         """
-        if adapters:
-            raise NotImplementedError("this network carries no adapters yet")
         dtype = self.unet.dtype
-        out = self.unet(x.to(dtype), t, encoder_hidden_states=conditions.embeds.to(dtype), return_dict=False)[0]
+        with self.attached.rows(adapters):
+            out = self.unet(x.to(dtype), t, encoder_hidden_states=conditions.embeds.to(dtype), return_dict=False)[0]
         return out.float()
 
     def encode(self, pictures: Tensor) -> Tensor:
