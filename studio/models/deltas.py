@@ -50,6 +50,8 @@ def _factor(t: Tensors, name: str, core: str) -> Tensor:
 
 def _lokr_rank(t: Tensors) -> int | None:
     """LyCORIS divides by the rank of whichever factor is factored, the second one's first; whole ones are not scaled."""
+    if "rank" in t:
+        return int(t["rank"])
     return next((t[name].shape[0] for name in ("lokr_w2_b", "lokr_w1_b") if name in t), None)
 
 

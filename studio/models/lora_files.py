@@ -35,6 +35,7 @@ ROLES: tuple[tuple[str, str], ...] = (
     *((rf"\.{name}(\.default)?", name) for name in ("hada_t1", "hada_t2", "lokr_w1", "lokr_w2", "lokr_t2")),
     *((rf"\.{name}(\.default)?", name) for name in ("lokr_w1_a", "lokr_w1_b", "lokr_w2_a", "lokr_w2_b")),
 )
+SETTINGS = ("lora_alpha", "alpha", "alpha_pattern", "use_rslora", "peft_type", "r", "rank_pattern")  # PEFT's names
 NOT_CARRIED = (
     (r"oft_", "an OFT or BOFT adapter"),
     (r"\.on_input$|\.ia3_", "an (IA)^3 adapter"),
@@ -54,7 +55,7 @@ OTHER_FILES = (
 NEEDED = "a LoRA (also LoCon, DoRA, LoHa, LoKr) in a .safetensors file is needed"
 
 # The width of the texts that a denoiser attends to tells its family.
-FAMILIES = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"}
+FAMILIES: Mapping[int, str] = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"}
 
 
 @dataclass(frozen=True)
@@ -322,17 +323,19 @@ def _of_target(file: LoraFile, target: Target, read: Mapping[str, Tensor]) -> di
     i, parts = target.share
     if parts > 1:
         tensors["up"] = tensors["up"].chunk(parts)[i]
-    said = {
-        name: file.settings.get(f"{target.part}.{name}", file.settings.get(name))
-        for name in ("lora_alpha", "alpha", "alpha_pattern", "use_rslora")
-    }
+    said = {name: file.settings.get(f"{target.part}.{name}", file.settings.get(name)) for name in SETTINGS}
     alpha = said["lora_alpha"] if said["lora_alpha"] is not None else said["alpha"]
-    for pattern, value in (said["alpha_pattern"] or {}).items():
-        if re.fullmatch(rf"(.*\.)?({pattern})", target.module):  # as PEFT matches its patterns
-            alpha = value
-            break
+    alpha = _by_pattern(said["alpha_pattern"], target.module, alpha)
     if alpha is not None and "alpha" not in tensors:
         tensors["alpha"] = torch.tensor(float(alpha))
+    if said["peft_type"] == "LOKR":  # PEFT divides by the rank it was given even where no factor has it
+        tensors["rank"] = torch.tensor(_by_pattern(said["rank_pattern"], target.module, said["r"]))
     if said["use_rslora"]:
         tensors["rslora"] = torch.tensor(True)
     return tensors
+
+
+def _by_pattern(patterns: Mapping[str, Any] | None, module: str, otherwise: Any) -> Any:
+    """What PEFT's patterns say of a module, matched as PEFT does."""
+    found = (value for pattern, value in (patterns or {}).items() if re.fullmatch(rf"(.*\.)?({pattern})", module))
+    return next(found, otherwise)
