@@ -13,7 +13,7 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Kind:
-    """``change`` gives the change in any shape of the weight's size; ``rank`` is what alpha is divided by (None: not)."""
+    """``change``: the change of a weight, in any shape of its size; ``rank``: what alpha is divided by (None: not)."""
 
     title: str
     reference: str
@@ -49,7 +49,7 @@ def _factor(t: Tensors, name: str, core: str) -> Tensor:
 
 
 def _lokr_rank(t: Tensors) -> int | None:
-    """LyCORIS divides by the rank of whichever factor is factored, the second one's first; whole ones are not scaled."""
+    """LyCORIS divides by the rank of whichever part is factored, the second first; two whole ones are not scaled."""
     if "rank" in t:
         return int(t["rank"])
     return next((t[name].shape[0] for name in ("lokr_w2_b", "lokr_w1_b") if name in t), None)

@@ -1,4 +1,4 @@
-"""LoRA files: what lies in one, whether a network can carry it, and its tensors; everything but the last from headers."""
+"""LoRA files: what lies in one and whether a network can carry it, both from headers alone; then its tensors."""
 
 from __future__ import annotations
 

@@ -115,7 +115,8 @@ def _names_of(modules: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 def original_unet_names(modules: Iterable[str]) -> list[tuple[str, str]]:
     """(diffusers' name, name in the original checkpoints) of every module inside a U-Net's blocks."""
-    found = [(module, re.match(r"(down|up)_blocks\.(\d+)\.(\w+)\.(\d+)\.(.+)|mid_block\.", module)) for module in modules]
+    pattern = r"(down|up)_blocks\.(\d+)\.(\w+)\.(\d+)\.(.+)|mid_block\."
+    found = [(module, re.match(pattern, module)) for module in modules]
     blocks = [match.groups() for _, match in found if match and match[1]]
     layers = 1 + max((int(j) for way, _, what, j, _ in blocks if (way, what) == ("down", "resnets")), default=0)
     attending = {(way, i) for way, i, what, _, _ in blocks if what == "attentions"}
@@ -135,7 +136,9 @@ def _place(way: str, i: int, what: str, j: int, layers: int, attends: bool) -> s
     """Where the original keeps one layer of a block: each block has ``layers`` layers (one more going up)."""
     if way == "down":
         first = 1 + i * (layers + 1)
-        return f"input_blocks.{first + layers}.0" if what == "downsamplers" else f"input_blocks.{first + j}.{_slot(what)}"
+        if what == "downsamplers":
+            return f"input_blocks.{first + layers}.0"
+        return f"input_blocks.{first + j}.{_slot(what)}"
     first = i * (layers + 1)
     if what == "upsamplers":
         return f"output_blocks.{first + layers}.{1 + attends}"

@@ -13,7 +13,8 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-UNET_LAYERS = ["to_q", "to_k", "to_v", "to_out.0", "conv1", "conv_shortcut", "time_emb_proj", "proj_in", "ff.net.0.proj"]
+ATTENTION_LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]
+UNET_LAYERS = [*ATTENTION_LAYERS, "conv1", "conv_shortcut", "time_emb_proj", "proj_in", "ff.net.0.proj"]
 TEXT_LAYERS = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1"]
 
 

@@ -131,8 +131,9 @@ def test_the_network_is_bit_identical_afterwards_even_when_the_job_fails(network
 
 
 def test_one_bad_file_leaves_nothing_attached(network, store, files, tmp_path):
-    (tmp_path / "bad.safetensors").write_bytes(b"no")
-    with pytest.raises(ModelFileError), store.adapters(network, {"one": files["one"], "bad": tmp_path / "bad.safetensors"}):
+    bad = tmp_path / "bad.safetensors"
+    bad.write_bytes(b"no")
+    with pytest.raises(ModelFileError), store.adapters(network, {"one": files["one"], "bad": bad}):
         pass
     assert network.attached.names == ()
     assert not any(module._forward_hooks for module in network.unet.modules())
@@ -321,9 +322,8 @@ def test_the_loop_with_a_lora_is_the_stock_pipeline_with_that_lora(network, stor
     stock.load_lora_weights(files["one"], adapter_name="a")
     stock.set_adapters(["a"], [0.8])
     stock.set_progress_bar_config(disable=True)
-    expected = stock(
-        "a fox", negative_prompt="red", num_inference_steps=5, guidance_scale=4.0, latents=noise(1), output_type="latent"
-    ).images
+    options = {"num_inference_steps": 5, "guidance_scale": 4.0, "output_type": "latent"}
+    expected = stock("a fox", negative_prompt="red", latents=noise(1), **options).images
     worn = (("a", 0.8),)
     terms = [Term(-3.0, "red", Upright(), worn), Term(4.0, "a fox", Upright(), worn)]
     with store.adapters(network, {"a": files["one"]}):

@@ -90,7 +90,8 @@ def test_the_original_names_of_a_u_net_are_those_that_diffusers_converts(unet):
     whole = {original: marks[module] for module, original in inside.items()}
     whole |= {original: marks[module] for original, module in around.items()}
     # Biases and norms are part of a whole checkpoint, so diffusers asks for these by name.
-    checkpoint = {f"model.diffusion_model.{name}.{what}": value for name, value in whole.items() for what in ("weight", "bias")}
+    checkpoint = {f"model.diffusion_model.{name}.weight": value for name, value in whole.items()}
+    checkpoint |= {key.replace(".weight", ".bias"): value for key, value in checkpoint.items()}
     checkpoint |= {f"model.diffusion_model.out.0.{what}": torch.zeros(1) for what in ("weight", "bias")}
     converted = convert_ldm_unet_checkpoint(checkpoint, dict(unet.config))
     for module, mark in marks.items():
@@ -134,7 +135,8 @@ def test_the_original_names_of_a_transformer_are_those_that_diffusers_converts()
         ("lycoris_x_attn1_to_q", "unet", "x.attn1.to_q"),
         ("lora_te_text_model_encoder_layers_0_self_attn_q_proj", "text_encoder", "encoder.layers.0.self_attn.q_proj"),
         ("lora_te1_text_model_encoder_layers_0_self_attn_q_proj", "text_encoder", "encoder.layers.0.self_attn.q_proj"),
-        ("text_encoder.text_model.encoder.layers.0.self_attn.to_q", "text_encoder", "encoder.layers.0.self_attn.q_proj"),
+        ("text_encoder.text_model.encoder.layers.0.mlp.fc1", "text_encoder", "encoder.layers.0.mlp.fc1"),
+        ("text_encoder.encoder.layers.0.self_attn.to_q", "text_encoder", "encoder.layers.0.self_attn.q_proj"),
         ("text_encoder.encoder.layers.0.self_attn.q_proj", "text_encoder", "encoder.layers.0.self_attn.q_proj"),
         ("lora_te2_text_model_encoder_layers_0_mlp_fc1", "text_encoder_2", "text_model.encoder.layers.0.mlp.fc1"),
         ("text_encoder_2.text_model.encoder.layers.0.mlp.fc1", "text_encoder_2", "text_model.encoder.layers.0.mlp.fc1"),
@@ -146,7 +148,7 @@ def test_files_of_every_writer_name_the_same_modules(name, part, module):
     parts = {
         "unet": ("mid_block.attentions.0.proj_in", "x.attn1.to_q", "x.attn1.to_out.0"),
         "transformer": ("transformer_blocks.0.attn.to_q",),
-        "text_encoder": ("encoder.layers.0.self_attn.q_proj",),
+        "text_encoder": ("encoder.layers.0.self_attn.q_proj", "encoder.layers.0.mlp.fc1"),
         "text_encoder_2": ("text_model.encoder.layers.0.mlp.fc1",),
     }
     shapes = {key: dict.fromkeys(modules, (4, 4)) for key, modules in parts.items()}
@@ -235,7 +237,7 @@ def test_the_family_of_a_lora_is_told_from_its_layers(path, refuses, name, famil
 @pytest.mark.parametrize(
     ("tensors", "what"),
     [
-        ({"model.diffusion_model.input_blocks.0.0.weight": 1, "first_stage_model.decoder.conv_in.weight": 1}, "a whole checkpoint"),
+        ({"model.diffusion_model.out.2.weight": 1, "first_stage_model.quant_conv.bias": 1}, "a whole checkpoint"),
         ({"conv_in.weight": 1, "down_blocks.0.resnets.0.conv1.weight": 1}, "a whole denoising network"),
         ({"decoder.conv_in.weight": 1, "encoder.conv_in.weight": 1}, "an autoencoder"),
         ({"text_model.encoder.layers.0.mlp.fc1.weight": 1}, "a text encoder"),
@@ -301,9 +303,8 @@ def test_settings_that_are_not_json_are_refused(path, refuses):
 
 def test_values_that_are_not_finite_are_found_when_the_file_is_read(path, tiny_pipeline):
     name = f"lora_unet_{ATTENTION}"
-    save_file(
-        {f"{name}.lora_down.weight": torch.full((2, 16), float("nan")), f"{name}.lora_up.weight": torch.ones(16, 2)}, path
-    )
+    down = torch.full((2, 16), float("nan"))
+    save_file({f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": torch.ones(16, 2)}, path)
     file = read_lora(path)
     with pytest.raises(ModelFileError, match=f"anna.safetensors is damaged: '{name}.lora_down.weight'"):
         lora_files.load(file, match(file, shapes_in(tiny_pipeline), "tiny"))
