@@ -78,7 +78,8 @@ class Term:
         return (self.view.shown_as, self.prompt, self.adapters)
 
 
-Row = tuple[str, str, tuple[tuple[str, float], ...]]
+Adapters = tuple[tuple[str, float], ...]  # names with their scales
+Row = tuple[str, str, Adapters]
 Predict = Callable[[Tensor, list[Row]], Tensor]
 Guider = Callable[[int, float], Sequence[Term]]  # (step, sigma) -> the terms of this step
 
@@ -161,12 +162,15 @@ def from_clean(clean: Tensor, x: Tensor, sigma: float, kind: Prediction) -> Tens
 
 
 class Predictor:
-    """``predict`` of one network with its prompts encoded once and its rows split when memory demands it."""
+    """``predict`` of one network; its rows are split when memory demands it.
+
+    A prompt is encoded once for each set of adapters that changes its encoding.
+    """
 
     def __init__(self, network: Network, max_rows: int | None = None) -> None:
         self.network, self.max_rows = network, max_rows
-        self._encoded: dict[str, Conditions] = {}
-        self._batches: dict[tuple[Row, ...], Conditions] = {}
+        self._encoded: dict[tuple[str, Adapters], Conditions] = {}
+        self._batches: dict[tuple[Row, ...], tuple[Conditions, dict[str, Tensor]]] = {}
         self.t = torch.tensor(0)
 
     def __call__(self, x: Tensor, rows: list[Row]) -> Tensor:
@@ -176,21 +180,25 @@ class Predictor:
 
     def _forward(self, x: Tensor, rows: tuple[Row, ...]) -> Tensor:
         if rows not in self._batches:
-            self._batches[rows] = self._conditions([prompt for _, prompt, _ in rows])
-        names = dict.fromkeys(name for _, _, adapters in rows for name, _ in adapters)
-        scales = {
-            name: torch.tensor([dict(adapters).get(name, 0.0) for _, _, adapters in rows], device=x.device)
-            for name in names
-        }
-        return self.network.predict(x, self.t, self._batches[rows], scales)
+            self._batches[rows] = self._conditions(rows), _scales(rows, x.device)
+        return self.network.predict(x, self.t, *self._batches[rows])
 
-    def _conditions(self, prompts: list[str]) -> Conditions:
-        for prompt in dict.fromkeys(prompts):
-            if prompt not in self._encoded:
-                self._encoded[prompt] = self.network.encode_prompts([prompt])
-        found = [self._encoded[prompt] for prompt in prompts]
+    def _conditions(self, rows: tuple[Row, ...]) -> Conditions:
+        wanted = [(prompt, self.network.attached.text_key(adapters)) for _, prompt, adapters in rows]
+        for prompt, adapters in dict.fromkeys(wanted):
+            if (prompt, adapters) not in self._encoded:
+                self._encoded[prompt, adapters] = self.network.encode_adapted([prompt], adapters)
+        found = [self._encoded[key] for key in wanted]
         extra = {name: torch.cat([c.extra[name] for c in found]) for name in found[0].extra}
         return Conditions(torch.cat([c.embeds for c in found]), extra)
+
+
+def _scales(rows: Sequence[Row], device: torch.device) -> dict[str, Tensor]:
+    """Each adapter's scale in every row, 0 where a row does not name it."""
+    names = dict.fromkeys(name for _, _, adapters in rows for name, _ in adapters)
+    return {
+        name: torch.tensor([dict(adapters).get(name, 0.0) for _, _, adapters in rows], device=device) for name in names
+    }
 
 
 @torch.inference_mode()

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from studio.errors import RequestError
+from studio.models.adapters import Attached
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
 PREVIEW_FILE = "latent_preview.safetensors"
@@ -58,6 +59,7 @@ class Network(ABC):
         self.parts = dict(parts)
         self.vae: nn.Module = parts["vae"]
         self.headrooms: dict[str, Any] = {}
+        self.attached = Attached()
         self._preview = self._preview_kernel(folder)
 
     @property
@@ -107,14 +109,23 @@ class Network(ABC):
             raise RequestError(f"size: {self.name} draws multiples of {self._grain} pixels; {fix}.", field="size")
         return size // self.factor
 
+    @property
+    def adaptable(self) -> Mapping[str, nn.Module]:
+        """The parts that adapters can change, by the names that LoRA files of diffusers give them."""
+        return {name: part for name, part in self.parts.items() if isinstance(part, nn.Module) and name != "vae"}
+
+    def encode_adapted(self, prompts: Sequence[str], adapters: Sequence[tuple[str, float]]) -> Conditions:
+        """``encode_prompts`` with attached adapters at these scales; those that are not named are off."""
+        with self.attached.uniform(adapters, len(prompts), self.device):
+            return self.encode_prompts(prompts)
+
     def predict(self, x: Tensor, t: Tensor, conditions: Conditions, adapters: Mapping[str, Tensor]) -> Tensor:
         """The network's own prediction (see ``prediction``) for x (N x C x h x w) at time t, float32.
 
         ``adapters`` maps an adapter's name to its scale per row (N); a row of zeros is the base model.
         """
-        if adapters:
-            raise NotImplementedError("this network carries no adapters yet")
-        return self._forward(x.to(self.denoiser.dtype), t, conditions).float()
+        with self.attached.rows(adapters):
+            return self._forward(x.to(self.denoiser.dtype), t, conditions).float()
 
     def encode(self, pictures: Tensor) -> Tensor:
         """Pictures in [-1, 1] (N x 3 x H x W) -> mean latents, unit variance (N x C x H/f x W/f)."""

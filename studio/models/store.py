@@ -6,7 +6,7 @@ import gc
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +16,7 @@ import torch
 from studio.devices import memory_budget, pick_device, pick_dtype
 from studio.errors import ModelError, OutOfMemoryError
 from studio.models import loading, single_file
+from studio.models.adapters import Attached, attach
 from studio.models.clip import ClipScorer
 from studio.models.networks import Network
 from studio.models.refs import Ref, resolve
@@ -69,6 +70,16 @@ class ModelStore:
             except (torch.OutOfMemoryError, MemoryError):
                 pass
         raise OutOfMemoryError(f"{name} ran out of memory on {self.device}: choose a smaller size or fewer views.")
+
+    @contextmanager
+    def adapters(self, network: Network, files: Mapping[str, Path]) -> Iterator[Attached]:
+        """LoRA files (name -> path) on a leased network; when the block ends it is as it was, bit for bit.
+
+        Terms then name them with their scales. Raises ModelFileError, before any weights are read, for a file that is
+        no LoRA or is one for another network.
+        """
+        with attach(network.attached, network.adaptable, files, network.name) as attached:
+            yield attached
 
     def loaded(self) -> tuple[str, ...]:
         """Names of the models in memory, least recently used first."""
