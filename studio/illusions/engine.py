@@ -15,6 +15,7 @@ from studio.illusions import joining, metrics, reductions
 from studio.illusions.admission import admit, check_set
 from studio.illusions.carrying import check_carried
 from studio.illusions.failures import Noise, Watch, diagnose
+from studio.illusions.puzzle import cut
 from studio.illusions.request import IllusionRequest
 from studio.illusions.result import Candidate, IllusionResult
 from studio.illusions.views import View, build
@@ -93,6 +94,8 @@ class _Drawing:
         self.reduction = reductions.resolve(request.reduction, check_set(self.views), request.weights)
         for view in self.views:
             admit(view)
+        if request.puzzle:
+            cut(self.views)
         self.notes = check_carried(self.views, network)
         self.evaluations = 0
 

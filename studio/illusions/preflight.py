@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from studio.errors import RequestError, shortened
-from studio.illusions import reductions
+from studio.illusions import puzzle, reductions
 from studio.illusions.admission import check_specs
 from studio.illusions.request import IllusionRequest
 from studio.illusions.specs import ViewSpec, parse_spec
 
 
 def check(request: IllusionRequest) -> None:
-    """Raises RequestError for views that are in no table, do not fit together, or do not fit the reduction."""
-    reductions.resolve(request.reduction, check_specs(_specs(request)), request.weights)
+    """Raises RequestError for views that are in no table, do not fit together, the reduction or a puzzle."""
+    specs = _specs(request)
+    reductions.resolve(request.reduction, check_specs(specs), request.weights)
+    if request.puzzle:
+        puzzle.check_specs(specs)
 
 
 def evaluations(request: IllusionRequest) -> int:

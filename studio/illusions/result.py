@@ -10,7 +10,9 @@ from PIL import Image
 
 from studio.illusions.animate import frames, save_gif, save_webp
 from studio.illusions.failures import Failure
+from studio.illusions.puzzle import cut
 from studio.illusions.request import IllusionRequest
+from studio.illusions.sheets import Reading, save_sheets
 from studio.illusions.views import View
 from studio.imaging import grid, write_png
 
@@ -44,8 +46,11 @@ class IllusionResult:
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write pictures, grids and animations into ``folder``; returns the summary that goes to result.json."""
+        saved = [self._save_candidate(folder, i, found) for i, found in enumerate(self.candidates)]
+        if self.request.puzzle:
+            saved[0]["puzzle"] = self._save_puzzle(folder / "candidate-0")
         return {
-            "candidates": [self._save_candidate(folder, i, found) for i, found in enumerate(self.candidates)],
+            "candidates": saved,
             "scorer": self.scorer,
             "seconds": round(self.seconds, 3),
             "evaluations": self.evaluations,
@@ -88,6 +93,15 @@ class IllusionResult:
             "weights": None if found.weights is None else [round(weight, 4) for weight in found.weights],
             "failures": [failure.summary() for failure in found.failures],
         }
+
+    def _save_puzzle(self, stem: Path) -> dict[str, str]:
+        """The best candidate's sheets; the file names by kind: a4, letter and svg."""
+        best = self.candidates[0]
+        readings = [
+            Reading(prompt, view.title, seen)
+            for prompt, view, seen in zip(self.request.prompts, self.views, best.views, strict=True)
+        ]
+        return save_sheets(cut(self.views), best.image, readings, stem)
 
     def _recipe(self, found: Candidate) -> dict[str, Any]:
         """The request that makes this very candidate alone."""

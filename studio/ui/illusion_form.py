@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from studio.illusions.reductions import REDUCTIONS
 from studio.illusions.request import IllusionRequest
 from studio.illusions.specs import VIEWS
 from studio.requests import defaults
@@ -22,12 +23,7 @@ SIDES = (64, 128, 256, 512, 768, 1024, 2048)
 MOST_KEPT = 20_000  # characters of a text that a reload brings back
 NEXT_VIEWS = ("identity", "rotate_180", "rotate_90", "rotate_270")
 SCHEDULERS = (("DDIM", "ddim"), ("Euler", "euler"), ("DPM++ 2M", "dpm++2m"))
-REDUCTIONS = (
-    ("Let the views decide", "auto"),
-    ("Mean of all views", "mean"),
-    ("Sum of the parts", "sum"),
-    ("Views take turns", "alternate"),
-)
+REDUCTION_CHOICES = (("Let the views decide", "auto"), *((entry.title, entry.name) for entry in REDUCTIONS))
 PLAIN = ("seed", "candidates", "steps", "guidance_scale", "negative_prompt", "scheduler", "reduction", "size")
 
 
@@ -169,7 +165,9 @@ def _more(form: IllusionForm, request: IllusionRequest, limits: Limits) -> None:
         step=0.5,
     )
     _choice(form, "scheduler", "Sampler", SCHEDULERS, request.scheduler, "What takes the steps.")
-    _choice(form, "reduction", "How views are joined", REDUCTIONS, request.reduction, "The mean suits turned views.")
+    _choice(
+        form, "reduction", "How views are joined", REDUCTION_CHOICES, request.reduction, "The mean suits turned views."
+    )
     with gr.Column(elem_classes="field"):
         form.add(
             "size",
