@@ -43,6 +43,7 @@ class IllusionForm(Form):
         views = opened(named)
         data = {part: _texts(named, part, views) for part in ("prompts", "views")} | {"model": named["model"]}
         data |= {name: named[name] for name in PLAIN}
+        data |= {"weights": _weights(named["weights"]), "puzzle": bool(named["puzzle"])}
         return data | {"negative_prompt": named["negative_prompt"] or "", "size": _pixels(named["size"])}
 
     def filled(self, data: Mapping[str, Any]) -> Updates:
@@ -50,7 +51,8 @@ class IllusionForm(Form):
         full = {**defaults(IllusionRequest), **data}
         prompts, views = list(full["prompts"]), list(full["views"])
         number = min(MOST_VIEWS, max(1, len(prompts), len(views)))
-        named = {name: full[name] for name in (*PLAIN, "model")} | {"count": number, "size": _side(full["size"])}
+        named = {name: full[name] for name in (*PLAIN, "model", "puzzle")} | {"count": number}
+        named |= {"size": _side(full["size"]), "weights": _listed(full["weights"])}
         for index in range(number):
             named[f"prompts.{index}"] = prompts[index] if index < len(prompts) else ""
             named[f"views.{index}"] = views[index] if index < len(views) else NEXT_VIEWS[index]
@@ -169,6 +171,10 @@ def _more(form: IllusionForm, request: IllusionRequest, limits: Limits) -> None:
         form, "reduction", "How views are joined", REDUCTION_CHOICES, request.reduction, "The mean suits turned views."
     )
     with gr.Column(elem_classes="field"):
+        info = "One number per view, such as 1, 2; left empty they are measured, or equal."
+        form.add("weights", gr.Textbox(_listed(request.weights), label="How much each view counts", info=info, lines=1))
+        form.note("weights")
+    with gr.Column(elem_classes="field"):
         form.add(
             "size",
             gr.Dropdown(
@@ -180,6 +186,10 @@ def _more(form: IllusionForm, request: IllusionRequest, limits: Limits) -> None:
             ),
         )
         form.note("size")
+    with gr.Column(elem_classes="field"):
+        info = "Sheets of the best candidate to print and cut, for jigsaws and other views that move pieces."
+        form.add("puzzle", gr.Checkbox(request.puzzle, label="Also make a puzzle", info=info))
+        form.note("puzzle")
 
 
 def _slider(
@@ -223,7 +233,18 @@ def _pixels(side: Any) -> Any:
     return int(text) if text.isdecimal() and len(text) < 10 else text or None
 
 
+def _weights(text: Any) -> Any:
+    """The numbers that a person wrote, None where nothing stands; what is no number is refused with a sentence."""
+    return [part.strip() for part in str(text or "").replace(";", ",").split(",") if part.strip()] or None
+
+
+def _listed(weights: Sequence[float] | None) -> str:
+    return ", ".join(map(str, weights or ()))
+
+
 def _fits(name: str, value: object) -> bool:
+    if name == "puzzle":
+        return isinstance(value, bool)
     if name in ("seed", "candidates", "steps", "guidance_scale", "count"):
         return value is None or isinstance(value, int | float)
     return isinstance(value, str) and len(value) <= MOST_KEPT
