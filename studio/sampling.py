@@ -81,7 +81,41 @@ class Term:
 Adapters = tuple[tuple[str, float], ...]  # names with their scales
 Row = tuple[str, str, Adapters]
 Predict = Callable[[Tensor, list[Row]], Tensor]
-Guider = Callable[[int, float], Sequence[Term]]  # (step, sigma) -> the terms of this step
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where in the run a step stands: the noisy x that views are taken of (B x C x h x w) and its noise to signal."""
+
+    x: Tensor
+    sigma: float
+
+
+Join = Callable[[Sequence[Tensor], Moment], Tensor]
+"""From the sums of a plan's groups (each B x C x h x w, float32) to the one prediction that the step is taken with."""
+
+
+def summed(sums: Sequence[Tensor], at: Moment) -> Tensor:
+    """The join of every linear method: sum_i c_i P_i."""
+    return sum(sums[1:], start=sums[0])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One step of a method that is more than one sum of terms.
+
+    Each group of terms is summed as it stands; ``join`` makes one prediction of the sums. Groups may repeat terms:
+    all of them together are evaluated in one batched forward, equal rows once, so that a method which needs a prompt's
+    answer beside the guided one (rescaled CFG), each view's own (variance rectification) or the clean estimate (APG,
+    from ``Moment``) costs no evaluation more. A guider that remembers something lets its ``join`` write it down.
+    """
+
+    groups: Sequence[Sequence[Term]]
+    join: Join = summed
+
+
+Guider = Callable[[int, float], Sequence[Term] | Plan]
+"""(step, sigma) -> the terms of this step, to be summed, or its plan. One guider serves one run: it may keep state."""
 
 
 def guidance(prompt: str, negative: str, scale: float, weight: float, view: Seen) -> list[Term]:
@@ -89,24 +123,35 @@ def guidance(prompt: str, negative: str, scale: float, weight: float, view: Seen
     return [Term(weight * (1 - scale), negative, view), Term(weight * scale, prompt, view)]
 
 
-def combine(terms: Sequence[Term], x: Tensor, predict: Predict) -> tuple[Tensor, int]:
-    """sum_i c_i P_i(prediction_i) in float32, and how many rows the network evaluated.
+def combine(plan: Sequence[Term] | Plan, x: Tensor, predict: Predict, sigma: float = 0.0) -> tuple[Tensor, int]:
+    """sum_i c_i P_i(prediction_i) in float32, or what the plan's join makes of such sums; and the rows evaluated.
 
     x is B x C x h x w. Rows with the same (view, prompt, adapters) are evaluated once; zero weights are not.
     """
-    live = [term for term in terms if term.weight != 0]
+    plan = plan if isinstance(plan, Plan) else Plan([plan])
+    groups = [[term for term in group if term.weight != 0] for group in plan.groups]
+    answers, evaluated = _answers([term for group in groups for term in group], x, predict)
+    return plan.join([_weighted_sum(group, x, answers) for group in groups], Moment(x, sigma)), evaluated
+
+
+def _answers(terms: Sequence[Term], x: Tensor, predict: Predict) -> tuple[dict[Row, Tensor], int]:
+    """The network's float32 answer to every distinct row of ``terms``, in one call."""
     shown: dict[Row, Tensor] = {}
-    for term in live:
+    for term in terms:
         if term.row not in shown:
             shown[term.row] = term.view.show(x)
-    if not live:
-        return torch.zeros_like(x, dtype=torch.float32), 0
+    if not shown:
+        return {}, 0
     rows = [row for row in shown for _ in range(len(x))]
-    answers = dict(zip(shown, predict(torch.cat(list(shown.values())), rows).float().split(len(x)), strict=True))
+    answers = predict(torch.cat(list(shown.values())), rows).float().split(len(x))
+    return dict(zip(shown, answers, strict=True)), len(rows)
+
+
+def _weighted_sum(terms: Sequence[Term], x: Tensor, answers: Mapping[Row, Tensor]) -> Tensor:
     total = torch.zeros_like(x, dtype=torch.float32)
-    for term in live:
+    for term in terms:
         total = total + term.weight * term.view.bring_back(answers[term.row])
-    return total, len(rows)
+    return total
 
 
 def build_scheduler(name: str, config: Mapping[str, Any], steps: int, device: torch.device) -> Any:
@@ -215,7 +260,7 @@ def denoise(network: Network, scheduler: Any, guider: Guider, noise: Tensor, on_
     for index, t in enumerate(scheduler.timesteps):
         sigma, predict.t = sigma_at(scheduler, index), t
         x = scheduler.scale_model_input(latents, t) if scaled else latents
-        prediction, evaluated = combine(guider(index, sigma), x, predict)
+        prediction, evaluated = combine(guider(index, sigma), x, predict, sigma)
         latents = scheduler.step(prediction, t, latents, return_dict=False)[0]
         evaluations += evaluated
         clean = clean_estimate(prediction, x, sigma, network.prediction)
