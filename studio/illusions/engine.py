@@ -85,9 +85,7 @@ def _draw(request: IllusionRequest, models: ModelStore, on_step: OnStep) -> Draw
 class _Drawing:
     """One request on one network: views built, checked, and the candidates denoised one after the other."""
 
-    def __init__(
-        self, request: IllusionRequest, network: Network, scorer: ClipScorer | None, on_step: OnStep
-    ) -> None:
+    def __init__(self, request: IllusionRequest, network: Network, scorer: ClipScorer | None, on_step: OnStep) -> None:
         self.request, self.network, self.scorer, self.on_step = request, network, scorer, on_step
         self.cells = network.cells(request.size)
         self.views = tuple(build(spec, self.cells, network.factor) for spec in request.views)
