@@ -109,7 +109,10 @@ def read_lora(path: Path) -> LoraFile:
     Raises ModelNotFoundError, or ModelFileError that says what the file is instead.
     """
     path = _file_at(path)
-    header = read_header(path)
+    try:
+        header = read_header(path)
+    except ModelFileError as error:
+        raise ModelFileError(str(error), field="adapters") from error
     grouped: dict[str, dict[str, str]] = {}
     foreign = []
     for key in header:
