@@ -142,7 +142,7 @@ def independent_synthesis(similarities: Tensor, temperature: float, prompts: Seq
         words = (
             f"“{prompts[int(winner)]}” dominates: on average {part.item():.0%} of what a view reads as "
             f"({1 / count:.0%} would be its share), and “{prompts[int(view)]}” is hardly seen in its own view. "
-            "Try reduction=weighted, or another seed."
+            "Give that view a larger weight (weights, with reduction=weighted), or try another seed."
         )
     elif own < _from_chance(UNDECIDED, 2):
         words = (
