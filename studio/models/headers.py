@@ -69,6 +69,7 @@ def family_of(name: str, header: Header, widths: Mapping[int, str]) -> str:
         raise ModelFileError(f"{name} is {what}: {kind.advice if kind else NEEDED}.", field="model")
     _refuse_other_unets(name, header)
     _refuse_missing_parts(name, header)
+    _refuse_other_training(name, header)
     width = context_width(header)
     if width not in widths:
         what = "an SDXL refiner" if width == 1280 else f"of an unknown family (its cross-attention is {width} wide)"
@@ -105,16 +106,19 @@ def _refuse_other_unets(name: str, header: Header) -> None:
             f"{name} is {what} (its U-Net reads {channels} channels): a text-to-image checkpoint with 4 is needed.",
             field="model",
         )
-    if LABELS in header and not any(key.startswith("conditioner.") for key in header):
-        raise ModelFileError(f"{name} is an unCLIP model, drawn from pictures: {NEEDED}.", field="model")
-    if any(key.startswith("edm_") for key in header):
-        raise ModelFileError(f"{name} is a Playground or CosXL model, whose noise differs: {NEEDED}.", field="model")
 
 
 def _refuse_missing_parts(name: str, header: Header) -> None:
     for part, prefixes in (("autoencoder", (VAE,)), ("text encoder", TEXT)):
         if not any(key.startswith(prefixes) for key in header):
             raise ModelFileError(f"{name} has no {part}: {NEEDED}.", field="model")
+
+
+def _refuse_other_training(name: str, header: Header) -> None:
+    if LABELS in header and not any(key.startswith("conditioner.") for key in header):
+        raise ModelFileError(f"{name} is an unCLIP model, drawn from pictures: {NEEDED}.", field="model")
+    if any(key.startswith("edm_") for key in header):
+        raise ModelFileError(f"{name} is a Playground or CosXL model, whose noise differs: {NEEDED}.", field="model")
 
 
 def _sample(header: Header) -> str:
