@@ -22,7 +22,7 @@ from studio.illusions.views import build
 from studio.sampling import Moment, Plan, Term, combine, guidance
 
 CPU = torch.device("cpu")
-KINDS = ["epsilon", "v_prediction", "sample"]
+KINDS = ("epsilon", "v_prediction", "flow")
 
 
 def noise(seed: int, batch: int = 1) -> torch.Tensor:
