@@ -186,9 +186,10 @@ def _wire(page: Page, handlers: events.Illusions, drawn: Drawn, tabs: gr.Tabs, k
     events.wire(handlers)
     events.remember(handlers, kept)
     following = [shown.me, shown.key, shown.seen]
-    shown.timer.tick(
-        partial(live.tick, desk, shown, form), following, [*shown.outputs, *form.places()], trigger_mode="once", **QUIET
-    )
+    shown.timer.tick(partial(live.tick, desk, shown), following, shown.pulled, trigger_mode="once", **QUIET)
+    news = [shown.me, shown.key, shown.said]
+    after = [shown.timer, shown.stop, *form.places()]
+    shown.said.change(partial(live.settle, desk, shown, form), news, after, trigger_mode="always_last", **QUIET)
     shown.stop.click(partial(live.stop, desk, shown), [shown.me, shown.key], shown.outputs, **QUIET)
     history.wire(drawn.history, handlers, tabs, drawn.history_tab)
     tabs.select(None, None, None, js=SHOW_TAB_IN_ADDRESS, **QUIET)

@@ -113,7 +113,8 @@ def wire(handlers: Illusions) -> None:
     tab, form, shown = handlers.tab, handlers.form, handlers.live
     state = {shown.me, shown.key}
     results = [*shown.outputs, *form.controls.values(), *form.places(), *form.openable, tab.cost]
-    tab.generate.click(handlers.generate, form.inputs | state, results, **QUIET)
+    answers = [*shown.outputs, *form.places(), form.more]
+    tab.generate.click(handlers.generate, form.inputs | state, answers, **QUIET)
     for place in (tab.presets, tab.stage):
         place.press(handlers.press, form.inputs | state, results, **QUIET)
     tab.upload.upload(handlers.upload, tab.upload, results, **QUIET)

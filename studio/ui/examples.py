@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
 PREFIX = "example:"
+FIRST = "first"  # the slug of what a first visit finds on show
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Examples:
     """The examples of one engine, read once; a folder that cannot be read is logged and left out."""
 
     def __init__(self, folder: Path, presets: Mapping[str, Mapping[str, Any]]) -> None:
-        self._found = {}
-        for path in sorted(folder.glob("*/result.json")):
+        self._found: dict[str, Example] = {}
+        for path in sorted(folder.glob("*/result.json"), key=lambda path: (path.parent.name != FIRST, path)):
             try:
                 self._found[path.parent.name] = _read(path.parent, presets.get(path.parent.name))
             except (OSError, ValueError) as error:
@@ -39,7 +40,8 @@ class Examples:
         """By slug, or by the key that a page names it with."""
         return self._found.get(key.removeprefix(PREFIX))
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Example]:
+        """The one that a first visit shows comes first, the others by slug."""
         return iter(self._found.values())
 
 

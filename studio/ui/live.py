@@ -12,7 +12,7 @@ from studio.errors import StudioError
 from studio.ui import history, stage
 from studio.ui.desk import Desk
 from studio.ui.form import NOTHING_CHANGES, Form, Updates, problems
-from studio.ui.markup import Markup, tag
+from studio.ui.markup import Markup, escaped, tag
 from studio.workbench import OWNER, new_owner
 
 POLL = 0.4  # seconds; a preview of 15 KB every 0.4 s is what slow lines carried without falling behind
@@ -40,13 +40,18 @@ class Live:
     stop: gr.Button
 
     @property
+    def pulled(self) -> list[Any]:
+        """What a pull may change. gradio makes a component anew for every output that is skipped, so these are few."""
+        return [self.seen, self.stage, self.said, self.pill, self.queue]
+
+    @property
     def outputs(self) -> list[Any]:
-        return [self.me, self.key, self.seen, self.timer, self.stage, self.said, self.pill, self.queue, self.stop]
+        return [*self.pulled, self.me, self.key, self.timer, self.stop]
 
 
-def spoken(text: str) -> Markup:
+def spoken(text: str, *, busy: bool = False) -> Markup:
     """What a screen reader is to say: the place is always there, only its words change."""
-    return tag("p", text, role="status")
+    return tag("p", text, role="status", data_busy=busy)
 
 
 def owner_of(me: object) -> str:
@@ -60,11 +65,9 @@ def remembered(me: object) -> str:
     return key if isinstance(key, str) and len(key) <= 120 else ""
 
 
-def show(desk: Desk, live: Live, owner: str, key: str, *, said: str = "") -> Updates:
+def show(desk: Desk, live: Live, owner: str, key: str) -> Updates:
     """Put a job, a result or an example on the stage, and follow what still runs."""
-    updates = _watch(desk, live, owner, key, {})
-    if said:
-        updates[live.said] = spoken(said)
+    updates = _watch(desk, live, owner, key, {}) | _controls(desk, live, owner)
     return updates | {live.me: {"owner": owner, "shown": key}, live.key: key}
 
 
@@ -74,38 +77,51 @@ def attach(desk: Desk, live: Live, me: object) -> Updates:
     return show(desk, live, owner, desk.first(owner, remembered(me)))
 
 
-def tick(desk: Desk, live: Live, form: Form, me: object, key: str, seen: dict[str, Any]) -> Updates:
-    """One pull. Nothing is sent when nothing changed; errors also go beside the field they are about."""
+def tick(desk: Desk, live: Live, me: object, key: str, seen: dict[str, Any]) -> Updates:
+    """One pull; nothing is sent when nothing changed."""
+    return _watch(desk, live, owner_of(me), key or "", seen or {}) or NOTHING_CHANGES
+
+
+def settle(desk: Desk, live: Live, form: Form, me: object, key: str, said: str) -> Updates:
+    """After a pull that brought news: the timer and Stop follow, and an error goes beside the field it is about."""
     owner = owner_of(me)
-    updates = _watch(desk, live, owner, key or "", seen or {})
     snapshot = desk.snapshot(key or "", owner)
-    if live.said in updates and snapshot and snapshot.error:
+    updates = _controls(desk, live, owner)
+    if snapshot and snapshot.error and escaped(stage.announcement(snapshot)) in (said or ""):
         error = StudioError(snapshot.error.message, field=snapshot.error.field)
         updates |= form.written(problems(error, form.notes))
-    return updates or NOTHING_CHANGES
+    return updates
 
 
 def _watch(desk: Desk, live: Live, owner: str, key: str, seen: dict[str, Any]) -> Updates:
-    """Updates of the stage, the pill, Stop and the timer, as far as they differ from what was ``seen``."""
+    """Updates of what is pulled, as far as it differs from what was ``seen``."""
     # Looked at before the stage is drawn: a job that ends in between is seen as active once more and drawn next time.
     active = desk.active(owner)
     snapshot = desk.snapshot(key, owner)
+    status = [key, snapshot.status if snapshot else ""]
+    news = snapshot and status != seen.get("status") and ("status" in seen or not snapshot.over)
     now = {
         "stage": [key, snapshot.revision if snapshot else 0],
-        "status": [key, snapshot.status if snapshot else ""],
-        "pill": [[job.id, job.revision] for job in active],
+        "status": status,
+        "active": [[job.id, job.revision] for job in active],
+        "said": [stage.announcement(snapshot) if news else seen.get("said", [""])[0], bool(active)],
     }
     if now == seen:
         return {}
-    updates: Updates = {live.seen: now, live.timer: gr.Timer(active=bool(active))}
+    updates: Updates = {live.seen: now}
     if now["stage"] != seen.get("stage"):
         updates[live.stage] = desk.stage(key, owner)
-    if now["pill"] != seen.get("pill"):
+    if now["active"] != seen.get("active"):
         updates |= {live.pill: desk.pill(active), live.queue: history.queue(active)}
-        updates[live.stop] = gr.update(interactive=bool(active))
-    if now["status"] != seen.get("status") and snapshot and ("status" in seen or not snapshot.over):
-        updates[live.said] = spoken(stage.announcement(snapshot))
+    if now["said"] != seen.get("said"):
+        updates[live.said] = spoken(now["said"][0], busy=bool(active))
     return updates
+
+
+def _controls(desk: Desk, live: Live, owner: str) -> Updates:
+    """Stop can be pressed, and the timer ticks, while anything runs or waits."""
+    busy = bool(desk.active(owner))
+    return {live.timer: gr.Timer(active=busy), live.stop: gr.update(interactive=busy)}
 
 
 def _wait_until_over(desk: Desk, job_id: str, owner: str) -> None:
@@ -127,4 +143,4 @@ def stop(desk: Desk, live: Live, me: object, key: str, asked: str = "") -> Updat
         if any(job.id == job_id for job in active) and desk.workbench.cancel(job_id, owner):
             _wait_until_over(desk, job_id, owner)
             break
-    return _watch(desk, live, owner, key or "", {}) | {live.timer: gr.Timer(active=True)}
+    return _watch(desk, live, owner, key or "", {}) | _controls(desk, live, owner)

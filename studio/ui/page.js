@@ -117,7 +117,8 @@
   document.addEventListener("keydown", (event) => {
     const free = !event.target.closest?.("input, textarea, select, [role=tab], [role=listbox]");
     const thumb = free && find("#stage [data-pick][aria-checked=true]");
-    const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    const upright = event.target.closest?.("[data-pick]") ? { ArrowDown: 1, ArrowUp: -1 } : {};
+    const by = { ArrowRight: 1, ArrowLeft: -1, ...upright }[event.key];
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       const run = find("#generate");
       if (shown(run)) {
