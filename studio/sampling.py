@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
 from torch import Tensor
 
-from studio.models.networks import Conditions, Prediction, StableDiffusion
+from studio.models.networks import Conditions, Network, Prediction
 from studio.progress import OnStep, Step, ignore
 
 SCHEDULERS: Mapping[str, Callable[[dict[str, Any]], Any]] = {
     "ddim": DDIMScheduler.from_config,
     "euler": EulerDiscreteScheduler.from_config,
     "dpm++2m": lambda config: DPMSolverMultistepScheduler.from_config({**config, "algorithm_type": "dpmsolver++"}),
+}
+# The same names for models that predict flow. On their straight paths DDIM's step is Euler's.
+FLOW_SCHEDULERS: Mapping[str, Callable[[dict[str, Any]], Any]] = {
+    "ddim": FlowMatchEulerDiscreteScheduler.from_config,
+    "euler": FlowMatchEulerDiscreteScheduler.from_config,
+    "dpm++2m": lambda config: DPMSolverMultistepScheduler.from_config(
+        {
+            "num_train_timesteps": config.get("num_train_timesteps", 1000),
+            "algorithm_type": "dpmsolver++",
+            "prediction_type": "flow_prediction",
+            "use_flow_sigmas": True,
+            "flow_shift": config.get("shift", 1.0),
+        }
+    ),
 }
 
 
@@ -58,9 +78,44 @@ class Term:
         return (self.view.shown_as, self.prompt, self.adapters)
 
 
-Row = tuple[str, str, tuple[tuple[str, float], ...]]
+Adapters = tuple[tuple[str, float], ...]  # names with their scales
+Row = tuple[str, str, Adapters]
 Predict = Callable[[Tensor, list[Row]], Tensor]
-Guider = Callable[[int, float], Sequence[Term]]  # (step, sigma) -> the terms of this step
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where in the run a step stands: the noisy x that views are taken of (B x C x h x w) and its noise to signal."""
+
+    x: Tensor
+    sigma: float
+
+
+Join = Callable[[Sequence[Tensor], Moment], Tensor]
+"""From the sums of a plan's groups (each B x C x h x w, float32) to the one prediction that the step is taken with."""
+
+
+def summed(sums: Sequence[Tensor], at: Moment) -> Tensor:
+    """The join of every linear method: sum_i c_i P_i."""
+    return sum(sums[1:], start=sums[0])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One step of a method that is more than one sum of terms.
+
+    Each group of terms is summed as it stands; ``join`` makes one prediction of the sums. Groups may repeat terms:
+    all of them together are evaluated in one batched forward, equal rows once, so that a method which needs a prompt's
+    answer beside the guided one (rescaled CFG), each view's own (variance rectification) or the clean estimate (APG,
+    from ``Moment``) costs no evaluation more. A guider that remembers something lets its ``join`` write it down.
+    """
+
+    groups: Sequence[Sequence[Term]]
+    join: Join = summed
+
+
+Guider = Callable[[int, float], Sequence[Term] | Plan]
+"""(step, sigma) -> the terms of this step, to be summed, or its plan. One guider serves one run: it may keep state."""
 
 
 def guidance(prompt: str, negative: str, scale: float, weight: float, view: Seen) -> list[Term]:
@@ -68,43 +123,69 @@ def guidance(prompt: str, negative: str, scale: float, weight: float, view: Seen
     return [Term(weight * (1 - scale), negative, view), Term(weight * scale, prompt, view)]
 
 
-def combine(terms: Sequence[Term], x: Tensor, predict: Predict) -> tuple[Tensor, int]:
-    """sum_i c_i P_i(prediction_i) in float32, and how many rows the network evaluated.
+def combine(plan: Sequence[Term] | Plan, x: Tensor, predict: Predict, sigma: float = 0.0) -> tuple[Tensor, int]:
+    """sum_i c_i P_i(prediction_i) in float32, or what the plan's join makes of such sums; and the rows evaluated.
 
     x is B x C x h x w. Rows with the same (view, prompt, adapters) are evaluated once; zero weights are not.
     """
-    live = [term for term in terms if term.weight != 0]
+    plan = plan if isinstance(plan, Plan) else Plan([plan])
+    groups = [[term for term in group if term.weight != 0] for group in plan.groups]
+    answers, evaluated = _answers([term for group in groups for term in group], x, predict)
+    return plan.join([_weighted_sum(group, x, answers) for group in groups], Moment(x, sigma)), evaluated
+
+
+def _answers(terms: Sequence[Term], x: Tensor, predict: Predict) -> tuple[dict[Row, Tensor], int]:
+    """The network's float32 answer to every distinct row of ``terms``, in one call."""
     shown: dict[Row, Tensor] = {}
-    for term in live:
+    for term in terms:
         if term.row not in shown:
             shown[term.row] = term.view.show(x)
-    if not live:
-        return torch.zeros_like(x, dtype=torch.float32), 0
+    if not shown:
+        return {}, 0
     rows = [row for row in shown for _ in range(len(x))]
-    answers = dict(zip(shown, predict(torch.cat(list(shown.values())), rows).float().split(len(x)), strict=True))
+    answers = predict(torch.cat(list(shown.values())), rows).float().split(len(x))
+    return dict(zip(shown, answers, strict=True)), len(rows)
+
+
+def _weighted_sum(terms: Sequence[Term], x: Tensor, answers: Mapping[Row, Tensor]) -> Tensor:
     total = torch.zeros_like(x, dtype=torch.float32)
-    for term in live:
+    for term in terms:
         total = total + term.weight * term.view.bring_back(answers[term.row])
-    return total, len(rows)
+    return total
 
 
 def build_scheduler(name: str, config: Mapping[str, Any], steps: int, device: torch.device) -> Any:
-    """A fresh diffusers scheduler of ``SCHEDULERS`` with its timesteps set."""
-    scheduler = SCHEDULERS[name](dict(config))
+    """A fresh diffusers scheduler with its timesteps set; of ``FLOW_SCHEDULERS`` if ``config`` is a flow model's."""
+    flow = config.get("_class_name", "").startswith("FlowMatch")
+    scheduler = (FLOW_SCHEDULERS if flow else SCHEDULERS)[name](dict(config))
     scheduler.set_timesteps(steps, device=device)
     return scheduler
 
 
 def sigma_at(scheduler: Any, index: int) -> float:
-    """Noise to signal, sqrt((1 - abar) / abar), at step ``index``."""
+    """Noise to signal at step ``index``: sqrt((1 - abar) / abar), for flow s / (1 - s), which starts at infinity."""
     if isinstance(scheduler, DDIMScheduler):
         alpha = scheduler.alphas_cumprod[int(scheduler.timesteps[index])]
         return float(((1 - alpha) / alpha).sqrt())
-    return float(scheduler.sigmas[index])
+    sigma = float(scheduler.sigmas[index])
+    if _flows(scheduler):
+        return sigma / (1 - sigma) if sigma < 1 else math.inf
+    return sigma
+
+
+def _flows(scheduler: Any) -> bool:
+    return isinstance(scheduler, FlowMatchEulerDiscreteScheduler) or scheduler.config.get("use_flow_sigmas", False)
+
+
+def noise_share(sigma: float) -> float:
+    """The s of flow's x = (1 - s) clean + s noise whose noise to signal is ``sigma``."""
+    return sigma / (1 + sigma) if math.isfinite(sigma) else 1.0
 
 
 def clean_estimate(prediction: Tensor, x: Tensor, sigma: float, kind: Prediction) -> Tensor:
-    """The clean latents that a prediction at x (variance-preserving scale) implies."""
+    """The clean latents that a prediction at x (at the scale its network reads it) implies."""
+    if kind == "flow":
+        return x - noise_share(sigma) * prediction
     alpha = 1 / (1 + sigma**2)
     if kind == "epsilon":
         return (x - (1 - alpha) ** 0.5 * prediction) / alpha**0.5
@@ -115,6 +196,8 @@ def clean_estimate(prediction: Tensor, x: Tensor, sigma: float, kind: Prediction
 
 def from_clean(clean: Tensor, x: Tensor, sigma: float, kind: Prediction) -> Tensor:
     """The inverse of ``clean_estimate``: the prediction of ``kind`` that implies ``clean``."""
+    if kind == "flow":
+        return (x - clean) / noise_share(sigma)
     alpha = 1 / (1 + sigma**2)
     if kind == "epsilon":
         return (x - alpha**0.5 * clean) / (1 - alpha) ** 0.5
@@ -124,12 +207,15 @@ def from_clean(clean: Tensor, x: Tensor, sigma: float, kind: Prediction) -> Tens
 
 
 class Predictor:
-    """``predict`` of one network with its prompts encoded once and its rows split when memory demands it."""
+    """``predict`` of one network; its rows are split when memory demands it.
 
-    def __init__(self, network: StableDiffusion, max_rows: int | None = None) -> None:
+    A prompt is encoded once for each set of adapters that changes its encoding.
+    """
+
+    def __init__(self, network: Network, max_rows: int | None = None) -> None:
         self.network, self.max_rows = network, max_rows
-        self._encoded: dict[str, Conditions] = {}
-        self._batches: dict[tuple[Row, ...], Conditions] = {}
+        self._encoded: dict[tuple[str, Adapters], Conditions] = {}
+        self._batches: dict[tuple[Row, ...], tuple[Conditions, dict[str, Tensor]]] = {}
         self.t = torch.tensor(0)
 
     def __call__(self, x: Tensor, rows: list[Row]) -> Tensor:
@@ -139,38 +225,42 @@ class Predictor:
 
     def _forward(self, x: Tensor, rows: tuple[Row, ...]) -> Tensor:
         if rows not in self._batches:
-            self._batches[rows] = self._conditions([prompt for _, prompt, _ in rows])
-        names = dict.fromkeys(name for _, _, adapters in rows for name, _ in adapters)
-        scales = {
-            name: torch.tensor([dict(adapters).get(name, 0.0) for _, _, adapters in rows], device=x.device)
-            for name in names
-        }
-        return self.network.predict(x, self.t, self._batches[rows], scales)
+            self._batches[rows] = self._conditions(rows), _scales(rows, x.device)
+        return self.network.predict(x, self.t, *self._batches[rows])
 
-    def _conditions(self, prompts: list[str]) -> Conditions:
-        for prompt in dict.fromkeys(prompts):
-            if prompt not in self._encoded:
-                self._encoded[prompt] = self.network.encode_prompts([prompt])
-        found = [self._encoded[prompt] for prompt in prompts]
+    def _conditions(self, rows: tuple[Row, ...]) -> Conditions:
+        wanted = [(prompt, self.network.attached.text_key(adapters)) for _, prompt, adapters in rows]
+        for prompt, adapters in dict.fromkeys(wanted):
+            if (prompt, adapters) not in self._encoded:
+                self._encoded[prompt, adapters] = self.network.encode_adapted([prompt], adapters)
+        found = [self._encoded[key] for key in wanted]
         extra = {name: torch.cat([c.extra[name] for c in found]) for name in found[0].extra}
         return Conditions(torch.cat([c.embeds for c in found]), extra)
 
 
+def _scales(rows: Sequence[Row], device: torch.device) -> dict[str, Tensor]:
+    """Each adapter's scale in every row, 0 where a row does not name it."""
+    names = dict.fromkeys(name for _, _, adapters in rows for name, _ in adapters)
+    return {
+        name: torch.tensor([dict(adapters).get(name, 0.0) for _, _, adapters in rows], device=device) for name in names
+    }
+
+
 @torch.inference_mode()
-def denoise(
-    network: StableDiffusion, scheduler: Any, guider: Guider, noise: Tensor, on_step: OnStep = ignore
-) -> Tensor:
+def denoise(network: Network, scheduler: Any, guider: Guider, noise: Tensor, on_step: OnStep = ignore) -> Tensor:
     """From standard normal ``noise`` (B x C x h x w) to clean latents, one batched forward per step.
 
     ``on_step`` gets the sigma, the clean estimate and the evaluations so far; what it raises ends the run.
     """
-    latents = noise * scheduler.init_noise_sigma
+    # Flow needs no scaling at all, so its Euler scheduler does not speak of any.
+    scaled = not isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
+    latents = noise * scheduler.init_noise_sigma if scaled else noise
     predict = Predictor(network)
     total, evaluations = len(scheduler.timesteps), 0
     for index, t in enumerate(scheduler.timesteps):
         sigma, predict.t = sigma_at(scheduler, index), t
-        x = scheduler.scale_model_input(latents, t)
-        prediction, evaluated = combine(guider(index, sigma), x, predict)
+        x = scheduler.scale_model_input(latents, t) if scaled else latents
+        prediction, evaluated = combine(guider(index, sigma), x, predict, sigma)
         latents = scheduler.step(prediction, t, latents, return_dict=False)[0]
         evaluations += evaluated
         clean = clean_estimate(prediction, x, sigma, network.prediction)

@@ -39,3 +39,17 @@ def tiny_pipeline(tmp_path_factory) -> Path:
     from tests.tiny import save_tiny_pipeline
 
     return save_tiny_pipeline(tmp_path_factory.mktemp("tiny"), prediction_type="epsilon")
+
+
+@pytest.fixture(scope="session")
+def tiny_sdxl(tmp_path_factory) -> Path:
+    from tests.tiny import save_tiny_sdxl
+
+    return save_tiny_sdxl(tmp_path_factory.mktemp("tiny") / "sdxl")
+
+
+@pytest.fixture(scope="session", params=["with T5", "without T5"])
+def tiny_sd3(request, tmp_path_factory) -> Path:
+    from tests.tiny import save_tiny_sd3
+
+    return save_tiny_sd3(tmp_path_factory.mktemp("tiny") / "sd3", with_t5=request.param == "with T5")

@@ -75,7 +75,7 @@ def test_the_same_request_gives_the_same_bytes(emoji):
     assert torch.equal(sample(emoji, terms), sample(emoji, terms))
 
 
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample", "flow"])
 def test_averaging_over_orthogonal_views_is_the_same_in_every_prediction_form(kind):
     x, sigma = seeded_noise((1, 4, 16, 16), 0, CPU).double(), 1.7
     views = [build("rotate_90", 16), build("flip_vertical", 16)]

@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from studio.errors import RequestError, ViewError
-from studio.illusions.request import Reduction
 from studio.illusions.specs import Kind, StepSpec, ViewSpec
 from studio.illusions.views import View
 
@@ -171,23 +170,6 @@ def _check_partition(views: Sequence[View]) -> None:
     if error > EXACT:
         names = " and ".join(view.title for view in views)
         raise ViewError(f"{names} cannot be used together: their sum is off the whole by {error:.2g}.", field="views")
-
-
-def resolve_reduction(reduction: Reduction, kind: Kind) -> Literal["mean", "sum", "alternate"]:
-    """How predictions become one: parts are summed, orthogonal views averaged or taken by turns."""
-    if reduction == "auto":
-        return "sum" if kind == "component" else "mean"
-    if kind == "component" and reduction != "sum":
-        raise RequestError(
-            f"With reduction={reduction} parts of a picture lose most of themselves: choose sum or auto.",
-            field="reduction",
-        )
-    if kind == "orthogonal" and reduction == "sum":
-        raise RequestError(
-            "With reduction=sum whole views would count several times over: choose mean, alternate or auto.",
-            field="reduction",
-        )
-    return reduction
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ import torch
 
 from studio.illusions.admission import Headroom, check_headroom, dead_leaves, headroom
 from studio.illusions.views import View
-from studio.models.networks import StableDiffusion
+from studio.models.networks import Network
 
 PROBES = 2
 
 
-def check_carried(views: Sequence[View], network: StableDiffusion) -> tuple[str, ...]:
+def check_carried(views: Sequence[View], network: Network) -> tuple[str, ...]:
     """One sentence per rearranging view with what was measured; ViewError for a view that the codes cannot carry."""
     notes = []
     for view in views:
@@ -25,7 +25,7 @@ def check_carried(views: Sequence[View], network: StableDiffusion) -> tuple[str,
     return tuple(notes)
 
 
-def measured_headroom(view: View, network: StableDiffusion) -> Headroom:
+def measured_headroom(view: View, network: Network) -> Headroom:
     """``headroom`` of a view on this network's autoencoder, remembered with the network."""
     key = f"{view.spec} {view.cells}"
     if key not in network.headrooms:

@@ -11,18 +11,20 @@ from PIL import Image
 from torch import Tensor
 
 from studio.devices import seeded_noise
-from studio.illusions import metrics
-from studio.illusions.admission import admit, check_set, resolve_reduction
+from studio.illusions import joining, metrics, reductions
+from studio.illusions.admission import admit, check_set
 from studio.illusions.carrying import check_carried
+from studio.illusions.failures import Noise, Watch, diagnose
+from studio.illusions.puzzle import cut
 from studio.illusions.request import IllusionRequest
 from studio.illusions.result import Candidate, IllusionResult
 from studio.illusions.views import View, build
 from studio.imaging import to_picture
 from studio.models.clip import ClipScorer
-from studio.models.networks import StableDiffusion
+from studio.models.networks import Network
 from studio.models.store import ModelStore
 from studio.progress import OnStep, Step, ignore
-from studio.sampling import Guider, Term, build_scheduler, denoise, guidance
+from studio.sampling import Term, build_scheduler, denoise, guidance
 
 SCORER = "builtin:clip"
 
@@ -34,7 +36,7 @@ def run(request: IllusionRequest, models: ModelStore, *, on_step: OnStep = ignor
     """
     start = time.perf_counter()
     on_step(Step(0, request.steps * request.candidates, note="Loading the model", labels=request.prompts))
-    drawing = models.network(request.model, lambda network: _Drawing(request, network, on_step).candidates())
+    drawing = _draw(request, models, on_step)
     on_step(Step(drawing.steps, drawing.steps, note="Scoring", evaluations=drawing.evaluations, labels=request.prompts))
     found = models.with_model(SCORER, lambda scorer: [_scored(request, p, scorer, drawing) for p in drawing.pictures])
     return IllusionResult(
@@ -49,52 +51,81 @@ def run(request: IllusionRequest, models: ModelStore, *, on_step: OnStep = ignor
 
 
 @dataclasses.dataclass(frozen=True)
-class Drawn:
-    """Pictures (3 x H x W in [-1, 1]) by seed, the views at picture size, and what it took."""
+class Picture:
+    """One drawn picture (3 x H x W in [-1, 1]) and what was measured while it formed."""
 
-    pictures: tuple[tuple[int, Tensor], ...]
+    seed: int
+    pixels: Tensor
+    noise: Noise
+    weights: tuple[float, ...] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """Pictures, the views at picture size, and what it took."""
+
+    pictures: tuple[Picture, ...]
     views: tuple[View, ...]
     evaluations: int
     steps: int
     notes: tuple[str, ...]
 
 
+def _draw(request: IllusionRequest, models: ModelStore, on_step: OnStep) -> Drawn:
+    """The pictures; the scorer is at hand meanwhile when it is to weigh the views."""
+
+    def draw(scorer: ClipScorer | None) -> Drawn:
+        return models.network(request.model, lambda network: _Drawing(request, network, scorer, on_step).candidates())
+
+    if not reductions.is_measured(request.reduction, request.weights):
+        return draw(None)
+    return models.with_model(SCORER, draw)
+
+
 class _Drawing:
     """One request on one network: views built, checked, and the candidates denoised one after the other."""
 
-    def __init__(self, request: IllusionRequest, network: StableDiffusion, on_step: OnStep) -> None:
-        self.request, self.network, self.on_step = request, network, on_step
-        self.cells = (request.size or network.size) // network.factor
+    def __init__(self, request: IllusionRequest, network: Network, scorer: ClipScorer | None, on_step: OnStep) -> None:
+        self.request, self.network, self.scorer, self.on_step = request, network, scorer, on_step
+        self.cells = network.cells(request.size)
         self.views = tuple(build(spec, self.cells, network.factor) for spec in request.views)
-        self.reduction = resolve_reduction(request.reduction, check_set(self.views))
+        self.reduction = reductions.resolve(request.reduction, check_set(self.views), request.weights)
         for view in self.views:
             admit(view)
+        if request.puzzle:
+            cut(self.views)
         self.notes = check_carried(self.views, network)
         self.evaluations = 0
 
     def candidates(self) -> Drawn:
         seeds = [(self.request.seed + i) % 2**32 for i in range(self.request.candidates)]
-        pictures = tuple((seed, self._draw(index, seed)) for index, seed in enumerate(seeds))
+        pictures = tuple(self._draw(index, seed) for index, seed in enumerate(seeds))
         steps = self.request.steps * len(seeds)
         return Drawn(pictures, self.views, self.evaluations, steps, self.notes)
 
-    def _draw(self, index: int, seed: int) -> Tensor:
+    def _draw(self, index: int, seed: int) -> Picture:
         network = self.network
         noise = seeded_noise((1, network.channels, self.cells, self.cells), seed, network.device)
         scheduler = build_scheduler(
             self.request.scheduler, network.scheduler_config, self.request.steps, network.device
         )
-        latents = denoise(network, scheduler, self._guider(), noise, self._reporting(index, self.evaluations))
+        by_view = view_terms(self.request, self.views)
+        weigh = None if self.scorer is None else self._weigh
+        guider = joining.guider(self.reduction, by_view, network.prediction, self.request.weights, weigh)
+        together = self.reduction.kind == "orthogonal" and self.reduction.weights != "turns"
+        watch = Watch(network.prediction, by_view if together else ())
+        latents = denoise(network, scheduler, watch.over(guider), noise, self._reporting(index, self.evaluations))
         self.on_step(self._step(Step((index + 1) * self.request.steps, 0, note="Decoding"), 0, self.evaluations))
         with torch.inference_mode():
-            return network.decode(latents)[0].cpu()
+            pixels = network.decode(latents)[0].cpu()
+        weights = guider.weights if isinstance(guider, joining.Joint) else None
+        return Picture(seed, pixels, watch.noise(), weights)
 
-    def _guider(self) -> Guider:
-        by_view = view_terms(self.request, self.views, self.reduction)
-        if self.reduction == "alternate":
-            return lambda step, sigma: by_view[step % len(by_view)]
-        every = [term for terms in by_view for term in terms]
-        return lambda step, sigma: every
+    def _weigh(self, clean: Tensor, step: int) -> tuple[float, ...]:
+        """``joining.Weigh``: what the scorer reads in the cheap preview of every view."""
+        similarities = self.scorer.similarities(torch.stack(self._seen(clean)), self.request.prompts)
+        own = similarities.diagonal().tolist()
+        return joining.balanced(own, self.scorer.temperature, (step + 1) / self.request.steps)
 
     def _reporting(self, index: int, before: int) -> OnStep:
         def report(step: Step) -> None:
@@ -119,31 +150,35 @@ class _Drawing:
         )
 
     def _previews(self, clean: Tensor) -> tuple[Image.Image, ...]:
+        return tuple(to_picture(seen) for seen in self._seen(clean))
+
+    def _seen(self, clean: Tensor) -> list[Tensor]:
+        """A cheap preview of the clean estimate (B x C x h x w; of its first picture), in every view."""
         small = self.network.preview(clean[:1])[0].cpu()
         scale = self.network.preview_scale
-        return tuple(to_picture(build(spec, self.cells, scale).picture(small)) for spec in self.request.views)
+        return [build(spec, self.cells, scale).picture(small) for spec in self.request.views]
 
 
-def view_terms(request: IllusionRequest, views: Sequence[View], reduction: str) -> list[list[Term]]:
-    """Each view's guidance terms: weight 1/N for the mean, 1 for the sum of components and for alternating views."""
-    weight = 1 / len(views) if reduction == "mean" else 1.0
+def view_terms(request: IllusionRequest, views: Sequence[View]) -> list[list[Term]]:
+    """Each view's guidance terms, of weight 1 together."""
     return [
-        guidance(prompt, request.negative_prompt, request.guidance_scale, weight, view)
+        guidance(prompt, request.negative_prompt, request.guidance_scale, 1.0, view)
         for prompt, view in zip(request.prompts, views, strict=True)
     ]
 
 
-def _scored(request: IllusionRequest, drawn: tuple[int, Tensor], scorer: ClipScorer, drawing: Drawn) -> Candidate:
-    seed, picture = drawn
-    seen = [view.picture(picture) for view in drawing.views]
+def _scored(request: IllusionRequest, drawn: Picture, scorer: ClipScorer, drawing: Drawn) -> Candidate:
+    seen = [view.picture(drawn.pixels) for view in drawing.views]
     with torch.inference_mode():
         similarities = scorer.similarities(torch.stack(seen), request.prompts)
     return Candidate(
-        seed=seed,
-        image=to_picture(picture),
+        seed=drawn.seed,
+        image=to_picture(drawn.pixels),
         views=tuple(to_picture(view) for view in seen),
         alignment=metrics.alignment(similarities),
         concealment=metrics.concealment(similarities, scorer.temperature),
         similarities=tuple(tuple(row) for row in similarities.tolist()),
         score=metrics.score(similarities, scorer.temperature),
+        weights=drawn.weights,
+        failures=diagnose(drawn.noise, similarities, scorer.temperature, request.prompts),
     )

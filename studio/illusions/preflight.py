@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from studio.errors import RequestError, shortened
-from studio.illusions.admission import check_specs, resolve_reduction
+from studio.illusions import puzzle, reductions
+from studio.illusions.admission import check_specs
 from studio.illusions.request import IllusionRequest
 from studio.illusions.specs import ViewSpec, parse_spec
 
 
 def check(request: IllusionRequest) -> None:
-    """Raises RequestError for views that are in no table, do not fit together, or do not fit the reduction."""
-    resolve_reduction(request.reduction, check_specs(_specs(request)))
+    """Raises RequestError for views that are in no table, do not fit together, the reduction or a puzzle."""
+    specs = _specs(request)
+    reductions.resolve(request.reduction, check_specs(specs), request.weights)
+    if request.puzzle:
+        puzzle.check_specs(specs)
 
 
 def evaluations(request: IllusionRequest) -> int:
     """How many rows the network will evaluate: distinct (view, prompt) pairs of each step whose weight is not zero."""
     specs = _specs(request)
     by_view = [_rows(spec, prompt, request) for spec, prompt in zip(specs, request.prompts, strict=True)]
-    if resolve_reduction(request.reduction, check_specs(specs)) == "alternate":
+    if reductions.resolve(request.reduction, check_specs(specs), request.weights).weights == "turns":
         per_run = sum(len(by_view[step % len(by_view)]) for step in range(request.steps))
     else:
         per_run = request.steps * len(set().union(*by_view))

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Prompt = Annotated[str, Field(min_length=1, max_length=400)]
+Weight = Annotated[float, Field(gt=0.0, le=100.0, allow_inf_nan=False)]
 Scheduler = Literal["ddim", "euler", "dpm++2m"]
-Reduction = Literal["auto", "mean", "sum", "alternate"]
+Reduction = Literal["auto", "mean", "sum", "alternate", "weighted", "rectified", "weighted_rectified"]
 
 
 class IllusionRequest(BaseModel):
@@ -16,7 +17,11 @@ class IllusionRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str = Field("builtin:emoji", max_length=300, description="A built-in model, a diffusers folder or a hub id.")
+    model: str = Field(
+        "builtin:emoji",
+        max_length=300,
+        description="A built-in model, a .safetensors file, a diffusers folder or a hub id.",
+    )
     prompts: tuple[Prompt, ...] = Field(
         ("a fox", "a penguin"), min_length=1, max_length=4, description="What each view shows, one prompt per view."
     )
@@ -35,10 +40,20 @@ class IllusionRequest(BaseModel):
     candidates: int = Field(1, ge=1, le=16, description="Pictures to try, from this seed upwards, shown ranked.")
     scheduler: Scheduler = Field("ddim", description="The sampler that takes the steps.")
     reduction: Reduction = Field(
-        "auto", description="How the views' predictions become one: mean, sum (factorised views) or alternate."
+        "auto",
+        description="How the views' predictions become one: mean, sum (factorised views), alternate, weighted (the "
+        "weaker view gets more), rectified (the variance that averaging takes away restored) or weighted_rectified.",
+    )
+    weights: tuple[Weight, ...] | None = Field(
+        None,
+        max_length=4,
+        description="How much each view counts, for weighted and rectified; measured or equal when left out.",
     )
     size: int | None = Field(
         None, ge=64, le=2048, multiple_of=8, description="Side of the picture in pixels; the model's own when left out."
+    )
+    puzzle: bool = Field(
+        False, description="Also make print-ready sheets of the best candidate, for views whose pieces can be cut out."
     )
 
     @field_validator("prompts", "views", mode="before")
@@ -49,9 +64,13 @@ class IllusionRequest(BaseModel):
         return values
 
     @model_validator(mode="after")
-    def _one_prompt_per_view(self) -> IllusionRequest:
+    def _one_of_each_per_view(self) -> IllusionRequest:
         if len(self.prompts) != len(self.views):
             raise ValueError(
                 f"prompts: {len(self.prompts)} prompts for {len(self.views)} views; give each view exactly one prompt"
+            )
+        if self.weights is not None and len(self.weights) != len(self.views):
+            raise ValueError(
+                f"weights: {len(self.weights)} weights for {len(self.views)} views; give each view exactly one weight"
             )
         return self

@@ -9,7 +9,10 @@ from typing import Any
 from PIL import Image
 
 from studio.illusions.animate import frames, save_gif, save_webp
+from studio.illusions.failures import Failure
+from studio.illusions.puzzle import cut
 from studio.illusions.request import IllusionRequest
+from studio.illusions.sheets import Reading, save_sheets
 from studio.illusions.views import View
 from studio.imaging import grid, write_png
 
@@ -25,6 +28,8 @@ class Candidate:
     concealment: float
     similarities: tuple[tuple[float, ...], ...]
     score: float
+    weights: tuple[float, ...] | None = None
+    failures: tuple[Failure, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,16 +46,28 @@ class IllusionResult:
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write pictures, grids and animations into ``folder``; returns the summary that goes to result.json."""
+        saved = [self._save_candidate(folder, i, found) for i, found in enumerate(self.candidates)]
+        if self.request.puzzle:
+            saved[0]["puzzle"] = self._save_puzzle(folder / "candidate-0")
         return {
-            "candidates": [self._save_candidate(folder, i, found) for i, found in enumerate(self.candidates)],
+            "candidates": saved,
             "scorer": self.scorer,
             "seconds": round(self.seconds, 3),
             "evaluations": self.evaluations,
-            "notes": list(self.notes),
+            "notes": [*self.notes, *self._said()],
             "prompts": list(self.request.prompts),
             "views": list(self.request.views),
             "model": self.request.model,
         }
+
+    def _said(self) -> list[str]:
+        """How the best candidate stands with each of the failure modes, and what the views weighed."""
+        best = self.candidates[0]
+        said = [f"{failure.title}: {failure.words}" for failure in best.failures]
+        if best.weights is not None:
+            shares = ", ".join(f"{share:.0%}" for share in best.weights)
+            said.append(f"At the end of the run the views counted {shares}.")
+        return said
 
     def _save_candidate(self, folder: Path, index: int, found: Candidate) -> dict[str, Any]:
         name = f"candidate-{index}"
@@ -73,7 +90,18 @@ class IllusionResult:
             "alignment": round(found.alignment, 4),
             "concealment": round(found.concealment, 4),
             "similarities": [[round(value, 4) for value in row] for row in found.similarities],
+            "weights": None if found.weights is None else [round(weight, 4) for weight in found.weights],
+            "failures": [failure.summary() for failure in found.failures],
         }
+
+    def _save_puzzle(self, stem: Path) -> dict[str, str]:
+        """The best candidate's sheets; the file names by kind: a4, letter and svg."""
+        best = self.candidates[0]
+        readings = [
+            Reading(prompt, view.title, seen)
+            for prompt, view, seen in zip(self.request.prompts, self.views, best.views, strict=True)
+        ]
+        return save_sheets(cut(self.views), best.image, readings, stem)
 
     def _recipe(self, found: Candidate) -> dict[str, Any]:
         """The request that makes this very candidate alone."""

@@ -3,19 +3,63 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from studio.errors import ModelFileError, ModelNotFoundError
 
-COMPONENTS = ("unet", "vae", "text_encoder")
 HEADER_LIMIT = 100 * 1024 * 1024
+Header = dict[str, dict]
+
+# What browsers and download managers call a file that they have not finished, or leave beside it.
+UNFINISHED = (".part", ".crdownload", ".download", ".incomplete", ".aria2", ".tmp")
+
+# model.fp16.safetensors, model.fp16-00001-of-00002.safetensors; a plain name has one dot.
+VARIANT = re.compile(r"^[^.]+\.(?P<variant>\w+?)(-\d+-of-\d+)?\.safetensors$")
+SHARD = re.compile(r"-(?P<number>\d+)-of-(?P<count>\d+)\.safetensors$")
 
 
-def read_header(path: Path) -> dict[str, dict]:
+@dataclass(frozen=True)
+class Layout:
+    """The folders inside a diffusers pipeline's folder; ``optional`` ones may be left out."""
+
+    title: str
+    denoiser: str
+    parts: tuple[str, ...]
+    tokenizers: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+
+LAYOUTS: Mapping[str, Layout] = {
+    "StableDiffusionPipeline": Layout("Stable Diffusion 1/2", "unet", ("unet", "vae", "text_encoder"), ("tokenizer",)),
+    "StableDiffusionXLPipeline": Layout(
+        "SDXL", "unet", ("unet", "vae", "text_encoder", "text_encoder_2"), ("tokenizer", "tokenizer_2")
+    ),
+    "StableDiffusion3Pipeline": Layout(
+        "SD 3",
+        "transformer",
+        ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"),
+        ("tokenizer", "tokenizer_2", "tokenizer_3"),
+        optional=("text_encoder_3", "tokenizer_3"),
+    ),
+}
+
+
+def read_header(path: Path) -> Header:
     """The header of a .safetensors file: name -> {dtype, shape, data_offsets}; the bytes behind it are not read.
 
     Raises ModelFileError for a pickle under this name, a truncated file, or one that is no safetensors file.
     """
+    return read_header_and_notes(path)[0]
+
+
+def read_header_and_notes(path: Path) -> tuple[Header, dict[str, str]]:
+    """``read_header``, and the notes (``__metadata__``) that the file's maker left in it."""
+    unfinished = [path.with_name(path.name + suffix) for suffix in UNFINISHED]
+    if path.suffix in UNFINISHED or any(other.exists() for other in unfinished):
+        raise ModelFileError(f"{path.name} is a half-finished download: finish it first.", field="model")
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(9)
@@ -25,41 +69,63 @@ def read_header(path: Path) -> dict[str, dict]:
             raise ModelFileError(_not_safetensors(path, start, size), field="model")
         try:
             header = json.loads(b"{" + file.read(length - 1))
-        except ValueError as error:
+            notes = header.pop("__metadata__", None) or {}
+            promised = 8 + length + _data_bytes(header)
+        except (ValueError, LookupError, TypeError) as error:
             raise ModelFileError(
                 f"{path.name} has no readable safetensors header: download it again.", field="model"
             ) from error
-    header.pop("__metadata__", None)
-    promised = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
     if promised != size:
         raise ModelFileError(
             f"{path.name} is truncated or damaged ({size:,} of {promised:,} bytes): download it again.", field="model"
         )
-    return header
+    return header, notes
 
 
 def check_pipeline(folder: Path) -> str:
-    """Check a diffusers Stable Diffusion folder file by file; returns its pipeline class name."""
-    index = _read_json(
-        folder / "model_index.json", f"{folder.name} is no diffusers folder: it has no model_index.json."
-    )
+    """Check a diffusers text-to-image folder file by file; returns its pipeline class name."""
+    index = read_index(folder)
     pipeline = index.get("_class_name", "")
-    if pipeline != "StableDiffusionPipeline":
+    if pipeline not in LAYOUTS:
         raise ModelFileError(
-            f"{folder.name} holds a {pipeline or 'pipeline without a name'}; this studio runs StableDiffusionPipeline "
-            "folders (SD 1.x and 2.x).",
+            f"{folder.name} holds a {pipeline or 'pipeline without a name'}; this studio runs folders of "
+            f"{', '.join(LAYOUTS)}.",
             field="model",
         )
-    for part in COMPONENTS:
+    layout = LAYOUTS[pipeline]
+    for part in parts_there(folder, layout):
         _read_json(
             folder / part / "config.json", f"{folder.name} has no {part}: a complete diffusers folder is needed."
         )
         check_weights(folder / part)
+    for part in tokenizers_there(folder, layout):
+        if not any((folder / part / name).exists() for name in ("tokenizer.json", "vocab.json", "spiece.model")):
+            raise ModelNotFoundError(
+                f"{folder.name} has no {part}: a complete diffusers folder is needed.", field="model"
+            )
+    _check_noise(folder, flow=layout.denoiser == "transformer")
+    _check_channels(folder, layout)
     return pipeline
 
 
+def read_index(folder: Path) -> dict:
+    """A diffusers folder's model_index.json."""
+    return _read_json(folder / "model_index.json", f"{folder.name} is no diffusers folder: it has no model_index.json.")
+
+
+def parts_there(folder: Path, layout: Layout) -> tuple[str, ...]:
+    """The modules that must load: all of the layout's, less optional ones that the folder leaves out."""
+    return tuple(part for part in layout.parts if part not in layout.optional or (folder / part).is_dir())
+
+
+def tokenizers_there(folder: Path, layout: Layout) -> tuple[str, ...]:
+    """The tokenizers of ``parts_there``: tokenizer_3 is needed only where text_encoder_3 is."""
+    encoders = {part.replace("text_encoder", "tokenizer") for part in parts_there(folder, layout)}
+    return tuple(name for name in layout.tokenizers if name in encoders)
+
+
 def check_weights(folder: Path) -> list[Path]:
-    """The safetensors files of one component, each with a sound header."""
+    """The safetensors files that one component loads from, each with a sound header and none missing."""
     found = sorted(folder.glob("*.safetensors"))
     if not found:
         others = sorted(path.name for path in folder.glob("*") if path.suffix in {".bin", ".ckpt", ".pt", ".pth"})
@@ -67,9 +133,65 @@ def check_weights(folder: Path) -> list[Path]:
         raise ModelFileError(
             f"{folder.parent.name}/{folder.name} has {what}: a .safetensors file is needed.", field="model"
         )
-    for path in found:
+    variant = variant_in(folder)
+    chosen = [path for path in found if _variant_of(path) == variant]
+    for path in chosen:
         read_header(path)
-    return found
+    shards = [match for path in chosen if (match := SHARD.search(path.name))]
+    if shards and len(shards) < int(shards[0]["count"]):
+        raise ModelFileError(
+            f"{folder.parent.name}/{folder.name} has {len(shards)} of {int(shards[0]['count'])} files: "
+            "download the missing ones.",
+            field="model",
+        )
+    return chosen
+
+
+def variant_in(folder: Path) -> str | None:
+    """The variant to load a component in: None for plain names, where there are any, else fp16 or what there is."""
+    variants = {_variant_of(path) for path in folder.glob("*.safetensors")} or {None}
+    return min(variants, key=lambda variant: (variant is not None, variant != "fp16", variant or ""))
+
+
+def _variant_of(path: Path) -> str | None:
+    match = VARIANT.match(path.name)
+    return match["variant"] if match else None
+
+
+def _check_noise(folder: Path, *, flow: bool) -> None:
+    """The scheduler's file says which noise a model was trained with; only its own family's can be sampled."""
+    config = _read_json(
+        folder / "scheduler" / "scheduler_config.json", f"{folder.name} has no scheduler: it says what noise is."
+    )
+    kind = config.get("_class_name", "")
+    if kind.startswith("EDM") or kind.startswith("FlowMatch") != flow or config.get("use_dynamic_shifting"):
+        raise ModelFileError(
+            f"{folder.name} was trained with the noise of {kind or 'a scheduler without a name'}, "
+            f"which this studio does not run for such a model: {'flow matching' if flow else 'betas'} with a fixed "
+            "schedule is needed.",
+            field="model",
+        )
+
+
+def _check_channels(folder: Path, layout: Layout) -> None:
+    """Inpainting models and their like read a mask and a picture beside the codes."""
+    denoiser = json.loads((folder / layout.denoiser / "config.json").read_text(encoding="utf-8"))
+    codes = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8")).get("latent_channels", 4)
+    reads = denoiser.get("in_channels", codes)
+    if reads != codes:
+        what = "an inpainting model" if reads == 2 * codes + 1 else "no text-to-image model"
+        raise ModelFileError(
+            f"{folder.name} is {what} (its {layout.denoiser} reads {reads} channels): "
+            f"a text-to-image model with {codes} channels is needed.",
+            field="model",
+        )
+
+
+def _data_bytes(header: Header) -> int:
+    """How much data the tensors take; LookupError or TypeError for entries that are none."""
+    if not all(isinstance(entry["shape"], list) for entry in header.values()):
+        raise TypeError("a shape is a list")
+    return max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
 
 
 def _not_safetensors(path: Path, start: bytes, size: int) -> str:

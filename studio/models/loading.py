@@ -3,37 +3,92 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import AutoTokenizer, CLIPModel, CLIPTextModel
+from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
+from torch import nn
+from transformers import AutoTokenizer, CLIPModel, CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel
 
 from studio.errors import ModelFileError, ModelNotFoundError
 from studio.models import files
 from studio.models.clip import CLIP_MEAN, CLIP_STD, ClipScorer
-from studio.models.networks import StableDiffusion
+from studio.models.networks import Network, StableDiffusion
+from studio.models.sd3 import StableDiffusion3
+from studio.models.sdxl import StableDiffusionXL
 
-HUB_FILES = ("*.json", "*/*.json", "*/*.txt", "unet/*.safetensors", "vae/*.safetensors", "text_encoder/*.safetensors")
+HUB_FILES = (
+    "*.json",
+    "*/*.json",
+    "*/*.txt",
+    "*/*.model",
+    *(f"{part}/*.safetensors" for part in {part for layout in files.LAYOUTS.values() for part in layout.parts}),
+)
+HUB_IGNORED = ("*.fp16*", "*.bf16*", "*.non_ema*", "*openvino*")
+
+# Which class reads each part's folder.
+READERS: Mapping[str, Mapping[str, Any]] = {
+    "StableDiffusionPipeline": {
+        "unet": UNet2DConditionModel,
+        "vae": AutoencoderKL,
+        "text_encoder": CLIPTextModel,
+    },
+    "StableDiffusionXLPipeline": {
+        "unet": UNet2DConditionModel,
+        "vae": AutoencoderKL,
+        "text_encoder": CLIPTextModel,
+        "text_encoder_2": CLIPTextModelWithProjection,
+    },
+    "StableDiffusion3Pipeline": {
+        "transformer": SD3Transformer2DModel,
+        "vae": AutoencoderKL,
+        "text_encoder": CLIPTextModelWithProjection,
+        "text_encoder_2": CLIPTextModelWithProjection,
+        "text_encoder_3": T5EncoderModel,
+    },
+}
+
+
+def load_pipeline(name: str, folder: Path, device: torch.device, dtype: torch.dtype) -> Network:
+    """A diffusers folder of one of ``files.LAYOUTS``, checked file by file before anything is loaded."""
+    pipeline = files.check_pipeline(folder)
+    layout = files.LAYOUTS[pipeline]
+    parts = {
+        part: _module(name, folder / part, READERS[pipeline][part], device, dtype)
+        for part in files.parts_there(folder, layout)
+    }
+    parts |= {part: _tokenizer(folder / part) for part in files.tokenizers_there(folder, layout)}
+    scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
+    if pipeline == "StableDiffusionXLPipeline":
+        zero_empty = files.read_index(folder).get("force_zeros_for_empty_prompt", True)
+        return StableDiffusionXL(name, parts, scheduler, folder, zero_empty=zero_empty)
+    family = StableDiffusion3 if pipeline == "StableDiffusion3Pipeline" else StableDiffusion
+    return family(name, parts, scheduler, folder)
 
 
 def load_stable_diffusion(name: str, folder: Path, device: torch.device, dtype: torch.dtype) -> StableDiffusion:
-    """A StableDiffusionPipeline folder whose files have been checked."""
-    loaders = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
-    parts = {}
-    for part, loader in loaders.items():
-        # The autoencoder stays in float32 on every device: SD's overflows in fp16.
-        wanted = torch.float32 if part == "vae" else dtype
-        try:
-            module = loader.from_pretrained(folder / part, dtype=wanted, use_safetensors=True, local_files_only=True)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise ModelFileError(
-                f"{name}: its {part} cannot be loaded ({_first_line(error)}).", field="model"
-            ) from error
-        parts[part] = module.to(device).eval().requires_grad_(False)
-    parts["tokenizer"] = _tokenizer(folder / "tokenizer")
-    scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
-    return StableDiffusion(name, parts, scheduler, folder)
+    """``load_pipeline`` for a folder that is known to be a StableDiffusionPipeline."""
+    network = load_pipeline(name, folder, device, dtype)
+    if not isinstance(network, StableDiffusion):
+        raise ModelFileError(f"{name} is no Stable Diffusion 1.x or 2.x folder.", field="model")
+    return network
+
+
+def _module(name: str, folder: Path, reader: Any, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    # The autoencoder stays in float32 on every device: SD's overflows in fp16.
+    wanted = torch.float32 if folder.name == "vae" else dtype
+    variant = files.variant_in(folder)
+    try:
+        module = reader.from_pretrained(
+            folder, dtype=wanted, use_safetensors=True, local_files_only=True, variant=variant
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelFileError(
+            f"{name}: its {folder.name} cannot be loaded ({_first_line(error)}).", field="model"
+        ) from error
+    return module.to(device).eval().requires_grad_(False)
 
 
 def load_clip(name: str, folder: Path, device: torch.device) -> ClipScorer:
@@ -51,21 +106,22 @@ def load_clip(name: str, folder: Path, device: torch.device) -> ClipScorer:
     )
 
 
-def from_hub(name: str, device: torch.device, dtype: torch.dtype, *, offline: bool) -> StableDiffusion:
-    """A StableDiffusionPipeline repository: from the local cache, or downloaded when there is a network."""
+def from_hub(name: str, device: torch.device, dtype: torch.dtype, *, offline: bool) -> Network:
+    """A repository in diffusers layout: from the local cache, or downloaded when there is a network."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        folder = snapshot_download(name, allow_patterns=list(HUB_FILES), local_files_only=offline)
+        folder = snapshot_download(
+            name, allow_patterns=list(HUB_FILES), ignore_patterns=list(HUB_IGNORED), local_files_only=offline
+        )
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ModelNotFoundError(
             f"{name} is not in the local cache and cannot be downloaded ({_first_line(error)}): "
             "connect to a network, or name a local folder.",
             field="model",
         ) from error
-    files.check_pipeline(Path(folder))
-    return load_stable_diffusion(name, Path(folder), device, dtype)
+    return load_pipeline(name, Path(folder), device, dtype)
 
 
 def _tokenizer(folder: Path) -> object:

@@ -1,25 +1,30 @@
-"""What a model's name means: a built-in, a diffusers folder, or a repository on the hub."""
+"""What a model's name means: a built-in, a file or a diffusers folder, or a repository on the hub."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from studio.errors import ModelNotFoundError, UnknownNameError, shortened
+from studio.errors import ModelError, ModelFileError, ModelNotFoundError, UnknownNameError, shortened
+from studio.models import files, headers
 
-BUILTIN = "builtin:"
+BUILTIN, LORA = "builtin:", "LoRA"
+FILE_FAMILIES = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "sdxl": "SDXL"}
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 
 
 @dataclass(frozen=True)
 class Ref:
-    """A resolved name. ``path`` is the folder for built-ins and folders, None for the hub."""
+    """A resolved name. ``path`` is None for the hub."""
 
     name: str
-    kind: Literal["builtin", "folder", "hub"]
+    kind: Literal["builtin", "folder", "file", "hub"]
     path: Path | None
 
 
@@ -34,26 +39,37 @@ class ModelChoice:
 
 
 def resolve(name: str, assets: Path, models_dir: Path | None = None) -> Ref:
-    """The model ``name`` means: ``builtin:x``, a name inside the models folder, a folder's path, or ``owner/name``."""
+    """The model ``name`` means: ``builtin:x``, a name inside the models folder, a path, or ``owner/name``."""
     if name.startswith(BUILTIN):
         return _builtin(name, assets)
-    inside = _inside(name, models_dir)
-    if inside is not None:
-        return Ref(name, "folder", inside)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return Ref(name, "folder", folder.resolve())
-    if HUB_ID.match(name) and not folder.exists():
+    for path in (_inside(name, models_dir), Path(name).expanduser()):
+        if path is not None and path.is_dir():
+            return Ref(name, "folder", path.resolve())
+        if path is not None and path.is_file():
+            return Ref(name, "file", path.resolve())
+    if HUB_ID.match(name):
         return Ref(name, "hub", None)
     raise ModelNotFoundError(
-        f"There is no model at {shortened(name, 120)!r}: name a built-in, a diffusers folder or owner/name.",
+        f"There is no model at {shortened(name, 120)!r}: name a built-in, a .safetensors file, "
+        "a diffusers folder or owner/name.",
         field="model",
     )
 
 
 def list_models(assets: Path, models_dir: Path | None = None) -> tuple[ModelChoice, ...]:
-    """Every text-to-image model that can be offered without a network: built-ins first, then the models folder."""
-    return tuple(_choices(assets / "models", BUILTIN)) + tuple(_choices(models_dir, "") if models_dir else ())
+    """Every text-to-image model that can be offered without a network: built-ins first, then the models folder.
+
+    The models folder is searched with all its folders, and files are told by their headers. What cannot be read is
+    not offered; naming it says why.
+    """
+    builtin = [_folder_choice(index.parent, BUILTIN + index.parent.name) for index in _indexes(assets / "models")]
+    return (*builtin, *(_own_choices(models_dir, assets / "configs") if models_dir else ()))
+
+
+def list_loras(assets: Path, models_dir: Path | None = None) -> tuple[str, ...]:
+    """The LoRA adapters in the models folder, by their paths inside it, wherever in it they lie."""
+    found = [path for path in _entries(models_dir) if path.is_file()] if models_dir else []
+    return tuple(_name(path, models_dir) for path in found if _content(path, assets / "configs") == LORA)
 
 
 def drawable(name: str, assets: Path) -> tuple[str, ...]:
@@ -73,28 +89,90 @@ def _builtin(name: str, assets: Path) -> Ref:
 
 
 def _inside(name: str, models_dir: Path | None) -> Path | None:
-    """The folder ``name`` inside the models folder, never one outside of it."""
-    if models_dir is None:
+    """``name`` inside the models folder, never outside of it. A link in there was put there by its owner."""
+    if models_dir is None or ".." in Path(name).parts or Path(name).is_absolute():
         return None
-    candidate = (models_dir / name).resolve()
-    return candidate if candidate.is_relative_to(models_dir.resolve()) and candidate.is_dir() else None
+    return models_dir / name
 
 
-def _choices(root: Path, prefix: str) -> list[ModelChoice]:
-    choices = []
-    for index in sorted(root.glob("*/model_index.json")):
-        about_file = index.with_name("about.json")
-        about = json.loads(about_file.read_text(encoding="utf-8")) if about_file.exists() else {}
-        pipeline = json.loads(index.read_text(encoding="utf-8")).get("_class_name", "")
-        choices.append(
-            ModelChoice(
-                name=prefix + index.parent.name,
-                title=about.get("title", index.parent.name),
-                family=about.get("family", FAMILIES.get(pipeline, pipeline)),
-                about=about.get("about", ""),
-            )
-        )
-    return choices
+def _indexes(root: Path) -> list[Path]:
+    return sorted(root.glob("*/model_index.json"))
 
 
-FAMILIES = {"StableDiffusionPipeline": "Stable Diffusion 1/2"}
+def _own_choices(models_dir: Path, configs: Path) -> Iterator[ModelChoice]:
+    for path in _entries(models_dir):
+        name = _name(path, models_dir)
+        if path.is_dir() and _pipeline(path) in files.LAYOUTS:
+            yield _folder_choice(path, name)
+        elif path.is_file() and (family := _content(path, configs)) not in ("", LORA):
+            yield ModelChoice(name=name, title=path.stem, family=family, about="")
+
+
+def _entries(root: Path) -> Iterator[Path]:
+    """Every diffusers folder and every .safetensors file outside of one, in the order of their names."""
+    seen: set[Path] = set()
+    for folder, inner, names in os.walk(root, followlinks=True):
+        here = Path(folder)
+        whole = "model_index.json" in names
+        if whole:
+            yield here
+        elif here.resolve() not in seen:
+            yield from (here / name for name in sorted(names) if name.endswith(".safetensors"))
+        # A link may lead back up; os.walk goes on with what is left in ``inner``.
+        deeper = [] if whole or here.resolve() in seen else sorted(inner)
+        inner[:] = [name for name in deeper if not name.startswith(".")]
+        seen.add(here.resolve())
+
+
+def _name(path: Path, models_dir: Path) -> str:
+    return path.relative_to(models_dir).as_posix()
+
+
+def _content(path: Path, configs: Path) -> str:
+    """What a .safetensors file holds: a checkpoint's family, ``LORA``, or nothing that can be offered."""
+    try:
+        about = path.stat()
+    except OSError:
+        return ""
+    return _told(path, about.st_size, about.st_mtime_ns, configs)
+
+
+@lru_cache(maxsize=4096)
+def _told(path: Path, size: int, changed: int, configs: Path) -> str:
+    """``_content``, read once for every state of a file: a models folder can hold hundreds."""
+    try:
+        header = files.read_header(path)
+        if headers.is_lora(header):
+            return LORA
+        return headers.family_of(path.name, header, _family_titles(configs))
+    except (ModelFileError, OSError):
+        return ""
+
+
+def _family_titles(configs: Path) -> dict[int, str]:
+    """The width of cross-attention -> the family's title, from the configs that single files load with."""
+    return {
+        json.loads((configs / family / "unet.json").read_text(encoding="utf-8"))["cross_attention_dim"]: title
+        for family, title in FILE_FAMILIES.items()
+    }
+
+
+def _pipeline(folder: Path) -> str:
+    """The class that a diffusers folder's index names, "" when it cannot be read."""
+    try:
+        return files.read_index(folder).get("_class_name", "")
+    except (ModelError, OSError):
+        return ""
+
+
+def _folder_choice(folder: Path, name: str) -> ModelChoice:
+    about_file = folder / "about.json"
+    about = json.loads(about_file.read_text(encoding="utf-8")) if about_file.exists() else {}
+    pipeline = _pipeline(folder)
+    family = files.LAYOUTS[pipeline].title if pipeline in files.LAYOUTS else pipeline
+    return ModelChoice(
+        name=name,
+        title=about.get("title", folder.name),
+        family=about.get("family", family),
+        about=about.get("about", ""),
+    )

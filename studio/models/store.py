@@ -6,7 +6,7 @@ import gc
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -15,12 +15,13 @@ import torch
 
 from studio.devices import memory_budget, pick_device, pick_dtype
 from studio.errors import ModelError, OutOfMemoryError
-from studio.models import files, loading
+from studio.models import loading, single_file
+from studio.models.adapters import Attached, attach
 from studio.models.clip import ClipScorer
-from studio.models.networks import StableDiffusion
+from studio.models.networks import Network
 from studio.models.refs import Ref, resolve
 
-Model = StableDiffusion | ClipScorer
+Model = Network | ClipScorer
 T = TypeVar("T")
 
 
@@ -70,6 +71,16 @@ class ModelStore:
                 pass
         raise OutOfMemoryError(f"{name} ran out of memory on {self.device}: choose a smaller size or fewer views.")
 
+    @contextmanager
+    def adapters(self, network: Network, files: Mapping[str, Path]) -> Iterator[Attached]:
+        """LoRA files (name -> path) on a leased network; when the block ends it is as it was, bit for bit.
+
+        Terms then name them with their scales. Raises ModelFileError, before any weights are read, for a file that is
+        no LoRA or is one for another network.
+        """
+        with attach(network.attached, network.adaptable, files, network.name) as attached:
+            yield attached
+
     def loaded(self) -> tuple[str, ...]:
         """Names of the models in memory, least recently used first."""
         return tuple(self._loaded)
@@ -100,11 +111,12 @@ class ModelStore:
     def _load(self, ref: Ref) -> Model:
         if ref.path is None:
             return loading.from_hub(ref.name, self.device, self.dtype, offline=self.offline)
+        if ref.kind == "file":
+            return single_file.load(ref.name, ref.path, self.assets / "configs", self.device, self.dtype)
         config = ref.path / "config.json"
         if config.exists() and json.loads(config.read_text(encoding="utf-8")).get("model_type") == "clip":
             return loading.load_clip(ref.name, ref.path, self.device)
-        files.check_pipeline(ref.path)
-        return loading.load_stable_diffusion(ref.name, ref.path, self.device, self.dtype)
+        return loading.load_pipeline(ref.name, ref.path, self.device, self.dtype)
 
     def _evict_until(self, budget: int) -> None:
         with self._changed:
@@ -116,11 +128,11 @@ class ModelStore:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def network(self, name: str, work: Callable[[StableDiffusion], T]) -> T:
+    def network(self, name: str, work: Callable[[Network], T]) -> T:
         """``with_model`` for a text-to-image model; refuses anything else by name."""
 
         def checked(model: Model) -> T:
-            if not isinstance(model, StableDiffusion):
+            if not isinstance(model, Network):
                 raise ModelError(f"{name} is a scorer, not a text-to-image model: choose builtin:emoji.", field="model")
             return work(model)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from studio.illusions.reductions import REDUCTIONS
 from studio.illusions.request import IllusionRequest
 from studio.illusions.specs import VIEWS
 from studio.requests import defaults
@@ -22,12 +23,7 @@ SIDES = (64, 128, 256, 512, 768, 1024, 2048)
 MOST_KEPT = 20_000  # characters of a text that a reload brings back
 NEXT_VIEWS = ("identity", "rotate_180", "rotate_90", "rotate_270")
 SCHEDULERS = (("DDIM", "ddim"), ("Euler", "euler"), ("DPM++ 2M", "dpm++2m"))
-REDUCTIONS = (
-    ("Let the views decide", "auto"),
-    ("Mean of all views", "mean"),
-    ("Sum of the parts", "sum"),
-    ("Views take turns", "alternate"),
-)
+REDUCTION_CHOICES = (("Let the views decide", "auto"), *((entry.title, entry.name) for entry in REDUCTIONS))
 PLAIN = ("seed", "candidates", "steps", "guidance_scale", "negative_prompt", "scheduler", "reduction", "size")
 
 
@@ -47,6 +43,7 @@ class IllusionForm(Form):
         views = opened(named)
         data = {part: _texts(named, part, views) for part in ("prompts", "views")} | {"model": named["model"]}
         data |= {name: named[name] for name in PLAIN}
+        data |= {"weights": _weights(named["weights"]), "puzzle": bool(named["puzzle"])}
         return data | {"negative_prompt": named["negative_prompt"] or "", "size": _pixels(named["size"])}
 
     def filled(self, data: Mapping[str, Any]) -> Updates:
@@ -54,7 +51,8 @@ class IllusionForm(Form):
         full = {**defaults(IllusionRequest), **data}
         prompts, views = list(full["prompts"]), list(full["views"])
         number = min(MOST_VIEWS, max(1, len(prompts), len(views)))
-        named = {name: full[name] for name in (*PLAIN, "model")} | {"count": number, "size": _side(full["size"])}
+        named = {name: full[name] for name in (*PLAIN, "model", "puzzle")} | {"count": number}
+        named |= {"size": _side(full["size"]), "weights": _listed(full["weights"])}
         for index in range(number):
             named[f"prompts.{index}"] = prompts[index] if index < len(prompts) else ""
             named[f"views.{index}"] = views[index] if index < len(views) else NEXT_VIEWS[index]
@@ -169,7 +167,13 @@ def _more(form: IllusionForm, request: IllusionRequest, limits: Limits) -> None:
         step=0.5,
     )
     _choice(form, "scheduler", "Sampler", SCHEDULERS, request.scheduler, "What takes the steps.")
-    _choice(form, "reduction", "How views are joined", REDUCTIONS, request.reduction, "The mean suits turned views.")
+    _choice(
+        form, "reduction", "How views are joined", REDUCTION_CHOICES, request.reduction, "The mean suits turned views."
+    )
+    with gr.Column(elem_classes="field"):
+        info = "One number per view, such as 1, 2; left empty they are measured, or equal."
+        form.add("weights", gr.Textbox(_listed(request.weights), label="How much each view counts", info=info, lines=1))
+        form.note("weights")
     with gr.Column(elem_classes="field"):
         form.add(
             "size",
@@ -182,6 +186,10 @@ def _more(form: IllusionForm, request: IllusionRequest, limits: Limits) -> None:
             ),
         )
         form.note("size")
+    with gr.Column(elem_classes="field"):
+        info = "Sheets of the best candidate to print and cut, for jigsaws and other views that move pieces."
+        form.add("puzzle", gr.Checkbox(request.puzzle, label="Also make a puzzle", info=info))
+        form.note("puzzle")
 
 
 def _slider(
@@ -225,7 +233,18 @@ def _pixels(side: Any) -> Any:
     return int(text) if text.isdecimal() and len(text) < 10 else text or None
 
 
+def _weights(text: Any) -> Any:
+    """The numbers that a person wrote, None where nothing stands; what is no number is refused with a sentence."""
+    return [part.strip() for part in str(text or "").replace(";", ",").split(",") if part.strip()] or None
+
+
+def _listed(weights: Sequence[float] | None) -> str:
+    return ", ".join(map(str, weights or ()))
+
+
 def _fits(name: str, value: object) -> bool:
+    if name == "puzzle":
+        return isinstance(value, bool)
     if name in ("seed", "candidates", "steps", "guidance_scale", "count"):
         return value is None or isinstance(value, int | float)
     return isinstance(value, str) and len(value) <= MOST_KEPT

@@ -21,8 +21,8 @@ from studio.illusions.admission import (
     dead_leaves,
     headroom,
     measure,
-    resolve_reduction,
 )
+from studio.illusions.reductions import resolve
 from studio.illusions.specs import VIEWS, Kind, parse_spec
 from studio.illusions.views import View, build
 
@@ -132,14 +132,14 @@ def test_views_are_measured_inside_a_job_that_samples_in_inference_mode():
 
 def test_orthogonal_views_stand_together_and_are_averaged():
     assert check_set(of("identity", "rotate_180", "negate")) == "orthogonal"
-    assert resolve_reduction("auto", "orthogonal") == "mean"
-    assert resolve_reduction("alternate", "orthogonal") == "alternate"
+    assert resolve("auto", "orthogonal").name == "mean"
+    assert resolve("alternate", "orthogonal").name == "alternate"
 
 
 def test_a_whole_family_is_summed_in_any_order_and_moved_or_not():
     assert check_set(of("high_pass", "low_pass")) == "component"
     assert check_set(of("triple_medium", "triple_low+rotate_90", "triple_high")) == "component"
-    assert resolve_reduction("auto", "component") == resolve_reduction("sum", "component") == "sum"
+    assert resolve("auto", "component").name == resolve("sum", "component").name == "sum"
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_views_that_do_not_add_up_are_refused_with_the_fix(texts, message):
 )
 def test_a_reduction_that_does_not_fit_is_refused_with_the_fix(reduction, kind, fix):
     with pytest.raises(RequestError, match=fix) as error:
-        resolve_reduction(reduction, kind)
+        resolve(reduction, kind)
     assert error.value.field == "reduction"
 
 

@@ -148,3 +148,38 @@ def test_another_model_of_the_same_family_runs_through_the_same_engine(tiny_pipe
         request(model=str(tiny_pipeline), prompts=("a fox",), views=("identity",)), models
     ).candidates[0]
     assert found.image.size == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "weights"),
+    [
+        ({"reduction": "weighted"}, "measured"),
+        ({"reduction": "weighted", "weights": (1, 3)}, (0.25, 0.75)),
+        ({"reduction": "rectified"}, (0.5, 0.5)),
+        ({"reduction": "weighted_rectified"}, "measured"),
+    ],
+)
+def test_weighing_and_rectifying_cost_the_network_nothing(changes, weights, models):
+    found = illusions.run(request(**changes), models)
+    assert found.evaluations == 2 * 2 * 3
+    own = found.candidates[0].weights
+    assert sum(own) == pytest.approx(1)
+    assert own == pytest.approx(weights) if weights != "measured" else own != (0.5, 0.5)
+
+
+def test_the_failure_modes_of_every_candidate_are_in_the_summary_and_those_of_the_best_in_the_notes(result, tmp_path):
+    summary = result.save(tmp_path)
+    for candidate in summary["candidates"]:
+        named = [failure["name"] for failure in candidate["failures"]]
+        assert named == ["independent_synthesis", "noise_shift", "correlated_noise"]
+        assert 0 < candidate["failures"][1]["measured"]["kept"] < 1.5
+    best = summary["candidates"][0]["failures"]
+    assert summary["notes"][-3:] == [f"{failure['title']}: {failure['words']}" for failure in best]
+    assert summary["candidates"][0]["weights"] is None
+
+
+def test_a_puzzle_of_the_best_candidate_is_saved_when_it_is_asked_for(models, tmp_path):
+    summary = illusions.run(request(views=("identity", "jigsaw"), puzzle=True, steps=1), models).save(tmp_path)
+    files = summary["candidates"][0]["puzzle"]
+    assert sorted(files) == ["a4", "letter", "svg"]
+    assert all((tmp_path / name).stat().st_size > 0 for name in files.values())

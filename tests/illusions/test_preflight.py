@@ -18,6 +18,8 @@ def request(*views, prompts=None, **values):
         (request("identity", "rotate_180", guidance_scale=1.0), 10 * 2),
         (request("identity", "rotate_180", guidance_scale=0.0), 10 * 2),
         (request("identity", "rotate_180", reduction="alternate"), 10 * 2),
+        (request("identity", "rotate_180", reduction="weighted_rectified"), 10 * 4),
+        (request("identity", "rotate_180", reduction="weighted", weights=(1, 3)), 10 * 4),
         (request("identity"), 10 * 2),
         (request("low_pass", "high_pass"), 10 * 3),
         (request("low_pass+rotate_180", "high_pass"), 10 * 4),
@@ -40,6 +42,9 @@ def test_an_unknown_view_names_its_place_and_the_nearest():
     [
         (request("low_pass", "identity"), "views"),
         (request("identity", "rotate_180", reduction="sum"), "reduction"),
+        (request("identity", "rotate_180", reduction="mean", weights=(1, 3)), "weights"),
+        (request("low_pass", "high_pass", reduction="weighted"), "reduction"),
+        (request("identity", "rotate_180", puzzle=True), "puzzle"),
         (request("identity", "jigsaw(sed=3)"), "views.1"),
     ],
 )

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 from pydantic import ValidationError
 
-from studio.illusions.request import IllusionRequest
+from studio.illusions.reductions import REDUCTIONS
+from studio.illusions.request import IllusionRequest, Reduction
 
 
 def problems(**values) -> str:
@@ -45,3 +48,14 @@ def test_a_request_cannot_be_changed():
 def test_a_request_survives_json():
     request = IllusionRequest(prompts=("a", "b", "c"), views=("identity", "rotate_90", "jigsaw(seed=3)"), seed=9)
     assert IllusionRequest.model_validate_json(request.model_dump_json()) == request
+
+
+def test_weights_are_one_per_view_and_positive():
+    assert IllusionRequest(weights=(1, 2.5)).weights == (1.0, 2.5)
+    assert "3 weights for 2 views" in problems(weights=(1, 1, 1))
+    assert "weights.1" in problems(weights=(1, 0))
+    assert "weights" in problems(weights=(1, float("inf")))
+
+
+def test_every_reduction_that_can_be_asked_for_is_in_the_table():
+    assert get_args(Reduction) == ("auto", *(entry.name for entry in REDUCTIONS))

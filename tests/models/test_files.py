@@ -59,6 +59,16 @@ def test_a_torch_zip_under_this_name_is_called_a_pickle(weights):
         read_header(weights)
 
 
+@pytest.mark.parametrize(
+    "header", [b'{"w": 1}', b'{"w": {"shape": 3, "data_offsets": [0, 1]}}', b'{"w": {"shape": []}}']
+)
+def test_a_header_of_other_json_is_unreadable(tmp_path, header):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(ModelFileError, match="no readable safetensors header"):
+        read_header(path)
+
+
 @pytest.mark.parametrize("length", [0x80, 0x0280, 0x0480])
 def test_a_header_whose_length_looks_like_a_pickle_is_still_a_header(tmp_path, length):
     path = tmp_path / "w.safetensors"

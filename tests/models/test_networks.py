@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from studio.errors import UnknownNameError
 from studio.models.loading import load_stable_diffusion
 
 
@@ -35,8 +36,8 @@ def test_rows_of_conditions_are_picked_in_order(tiny):
     assert torch.equal(picked.embeds, conditions.embeds[[1, 0, 1]])
 
 
-def test_adapters_are_refused_until_networks_carry_them(tiny):
-    with pytest.raises(NotImplementedError):
+def test_an_adapter_that_is_not_attached_is_refused_by_name(tiny):
+    with pytest.raises(UnknownNameError, match="no adapter 'one'"):
         tiny.predict(torch.zeros(1, 4, 16, 16), torch.tensor(5), tiny.encode_prompts(["a"]), {"one": torch.ones(1)})
 
 

@@ -4,6 +4,7 @@ import pytest
 from studio.errors import RequestError
 from studio.illusions.request import IllusionRequest
 from studio.policy import LOCAL
+from studio.requests import parse
 from studio.ui import illusion_form
 from studio.ui.form import problems
 from studio.ui.illusion_form import IllusionForm
@@ -33,6 +34,7 @@ def test_the_form_as_drawn_is_the_default_request(form):
     [
         IllusionRequest(),
         IllusionRequest(prompts=("a", "b", "c", "d"), views=("identity", "negate", "skew", "jigsaw(seed=3)"), size=256),
+        IllusionRequest(reduction="rectified", weights=(1, 0.1), puzzle=True),
         IllusionRequest(seed=2**32 - 1, candidates=4, scheduler="euler", negative_prompt="fog", guidance_scale=3.5),
     ],
 )
@@ -46,6 +48,13 @@ def test_what_cannot_be_a_size_is_handed_on_to_be_refused(form):
     assert form.request(values(form, size="abc"))["size"] == "abc"
     assert form.request(values(form, size=" 256 "))["size"] == 256
     assert form.request(values(form, size=None))["size"] is None
+
+
+def test_what_are_no_weights_is_refused_beside_their_field(form):
+    with pytest.raises(RequestError, match="weights") as refused:
+        parse(IllusionRequest, form.request(values(form, weights="1, lots")))
+    assert form.place(refused.value.field) is form.notes["weights"]
+    assert form.request(values(form, weights=None))["weights"] is None
 
 
 def test_taking_a_view_away_moves_the_next_one_up(form):
