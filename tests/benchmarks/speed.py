@@ -24,7 +24,6 @@ from pathlib import Path
 import torch
 
 from studio.devices import seeded_noise
-from studio.illusions.engine import view_terms
 from studio.illusions.request import IllusionRequest
 from studio.illusions.views import build
 from studio.imaging import jpeg_data_uri, to_picture
@@ -89,7 +88,8 @@ def illusion(network: StableDiffusion, watched: bool = False) -> None:
     request = IllusionRequest(steps=STEPS)
     views = [build(spec, 16, 8) for spec in request.views]
     small = [build(spec, 16, network.preview_scale) for spec in request.views]
-    terms = [term for group in view_terms(request, views, "mean") for term in group]
+    shown = zip(request.prompts, views, strict=True)
+    terms = [term for prompt, view in shown for term in guidance(prompt, "", request.guidance_scale, 0.5, view)]
     last = 0.0
 
     def preview(step: object) -> None:
