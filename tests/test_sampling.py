@@ -40,7 +40,7 @@ class CountingNetwork:
 
 
 def sample(network, terms, *, scheduler="ddim", steps=6, seed=3):
-    noise = seeded_noise((1, 4, 16, 16), seed, CPU)
+    noise = seeded_noise((1, network.channels, 16, 16), seed, CPU)
     return denoise(network, build_scheduler(scheduler, network.scheduler_config, steps, CPU), lambda i, s: terms, noise)
 
 
@@ -52,7 +52,7 @@ def test_plain_guidance_equals_the_stock_pipeline(scheduler, which, assets, tiny
     pipe = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     pipe.scheduler = SCHEDULERS[scheduler](dict(network.scheduler_config))
-    noise = seeded_noise((1, 4, 16, 16), 3, CPU)
+    noise = seeded_noise((1, network.channels, 16, 16), 3, CPU)
     expected = pipe(
         "a fox", num_inference_steps=6, guidance_scale=5.0, latents=noise.clone(), output_type="latent"
     ).images
@@ -118,7 +118,7 @@ def test_a_sum_in_half_precision_is_taken_in_float32():
 
 def test_steps_carry_sigma_clean_estimate_and_evaluations(emoji):
     steps = []
-    noise = seeded_noise((1, 4, 16, 16), 3, CPU)
+    noise = seeded_noise((1, emoji.channels, 16, 16), 3, CPU)
     terms = guidance("a fox", "", 4.0, 1.0, Upright())
     denoise(emoji, build_scheduler("ddim", emoji.scheduler_config, 4, CPU), lambda i, s: terms, noise, steps.append)
     assert [(step.index, step.total, step.evaluations) for step in steps] == [
@@ -145,7 +145,7 @@ def test_a_cancel_takes_effect_at_its_step_and_leaves_the_model_as_it_was(emoji)
         if step.index == 2:
             raise Cancelled
 
-    noise = seeded_noise((1, 4, 16, 16), 3, CPU)
+    noise = seeded_noise((1, emoji.channels, 16, 16), 3, CPU)
     with pytest.raises(Cancelled):
         denoise(emoji, build_scheduler("ddim", emoji.scheduler_config, 6, CPU), lambda i, s: terms, noise, stop)
     assert seen == [1, 2]

@@ -109,14 +109,14 @@ def plain(network: StableDiffusion) -> None:
 
 def run_loop(network: StableDiffusion, terms: list, on_step: Callable) -> None:
     scheduler = build_scheduler("ddim", network.scheduler_config, STEPS, network.device)
-    noise = seeded_noise((1, 4, 16, 16), 0, network.device)
+    noise = seeded_noise((1, network.channels, 16, 16), 0, network.device)
     denoise(network, scheduler, lambda index, sigma: terms, noise, on_step)
 
 
 @torch.inference_mode()
 def bare_forwards(network: StableDiffusion) -> None:
     """The network alone on the rows of a two-view illusion: 4 rows a step."""
-    x = seeded_noise((4, 4, 16, 16), 0, network.device)
+    x = seeded_noise((4, network.channels, 16, 16), 0, network.device)
     embeds = network.encode_prompts(["", "a fox", "", "a penguin"]).embeds
     for t in range(STEPS):
         network.unet(x, torch.tensor(999 - t), encoder_hidden_states=embeds, return_dict=False)
