@@ -148,7 +148,15 @@ def test_progress_on_a_terminal_is_one_line_that_is_rewritten():
 
 def test_ctrl_c_ends_with_130_and_says_what_was_kept(tmp_path):
     arguments = command("illusion", PRESET, "--set", "steps=20", "--out", tmp_path / "out", "--device", "cpu")
-    process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        arguments,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Whoever runs the tests in the background has told its children to ignore Ctrl+C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         lines = [process.stderr.readline()]
         while lines[-1] and not lines[-1].startswith("step 2"):
