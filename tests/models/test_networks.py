@@ -46,7 +46,7 @@ def test_the_builtin_preview_resembles_the_decoded_picture(emoji, assets):
         codes = emoji.encode(_probe())
         preview = emoji.preview(codes)
         decoded = F.interpolate(emoji.decode(codes), preview.shape[-2:], mode="area")
-    assert (preview - decoded).square().mean() < 0.1 * decoded.var()
+    assert (preview - decoded).square().mean() < 0.2 * decoded.var()
 
 
 def _probe() -> torch.Tensor:
