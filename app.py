@@ -19,9 +19,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     workbench = Workbench(settings)
     page = build(workbench)
     try:
-        launch(page, workbench, prevent_thread_lock=True)
-        workbench.warm_up()  # only now: until the page is served it would be in the way
-        page.block_thread()
+        with suppress(KeyboardInterrupt):  # Ctrl+C is how the page is closed, also while it is still opening
+            launch(page, workbench, prevent_thread_lock=True)
+            workbench.warm_up()  # only now: until the page is served it would be in the way
+            page.block_thread()
     except OSError as error:
         sys.exit(f"error: the page cannot be served at {settings.host}, port {settings.port} ({error})")
     finally:
