@@ -1,0 +1,130 @@
+"""One request on one network: views built and checked, candidates denoised one after the other."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from studio.devices import seeded_noise
+from studio.illusions import joining, reductions
+from studio.illusions.admission import admit, check_set
+from studio.illusions.carrying import check_carried
+from studio.illusions.failures import Noise, Watch
+from studio.illusions.puzzle import cut
+from studio.illusions.request import IllusionRequest
+from studio.illusions.views import View, build
+from studio.imaging import to_picture
+from studio.models.clip import ClipScorer
+from studio.models.networks import Network
+from studio.progress import OnStep, Step
+from studio.sampling import Term, build_scheduler, denoise, guidance
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """One drawn picture (3 x H x W in [-1, 1]) and what was measured while it formed."""
+
+    seed: int
+    pixels: Tensor
+    noise: Noise
+    weights: tuple[float, ...] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """Pictures, the views at picture size, and what it took."""
+
+    pictures: tuple[Picture, ...]
+    views: tuple[View, ...]
+    evaluations: int
+    steps: int
+    notes: tuple[str, ...]
+
+
+class Drawing:
+    """One request on one network: views built, checked, and the candidates denoised one after the other."""
+
+    def __init__(self, request: IllusionRequest, network: Network, scorer: ClipScorer | None, on_step: OnStep) -> None:
+        self.request, self.network, self.scorer, self.on_step = request, network, scorer, on_step
+        self.cells = network.cells(request.size)
+        self.views = tuple(build(spec, self.cells, network.factor) for spec in request.views)
+        self.reduction = reductions.resolve(request.reduction, check_set(self.views), request.weights)
+        for view in self.views:
+            admit(view)
+        if request.puzzle:
+            cut(self.views)
+        self.notes = check_carried(self.views, network)
+        self.evaluations = 0
+
+    def candidates(self) -> Drawn:
+        seeds = [(self.request.seed + i) % 2**32 for i in range(self.request.candidates)]
+        pictures = tuple(self._draw(index, seed) for index, seed in enumerate(seeds))
+        steps = self.request.steps * len(seeds)
+        return Drawn(pictures, self.views, self.evaluations, steps, self.notes)
+
+    def _draw(self, index: int, seed: int) -> Picture:
+        network = self.network
+        noise = seeded_noise((1, network.channels, self.cells, self.cells), seed, network.device)
+        scheduler = build_scheduler(
+            self.request.scheduler, network.scheduler_config, self.request.steps, network.device
+        )
+        by_view = view_terms(self.request, self.views)
+        weigh = None if self.scorer is None else self._weigh
+        guider = joining.guider(self.reduction, by_view, network.prediction, self.request.weights, weigh)
+        together = self.reduction.kind == "orthogonal" and self.reduction.weights != "turns"
+        watch = Watch(network.prediction, by_view if together else ())
+        latents = denoise(network, scheduler, watch.over(guider), noise, self._reporting(index, self.evaluations))
+        self.on_step(self._step(Step((index + 1) * self.request.steps, 0, note="Decoding"), 0, self.evaluations))
+        with torch.inference_mode():
+            pixels = network.decode(latents)[0].cpu()
+        weights = guider.weights if isinstance(guider, joining.Joint) else None
+        return Picture(seed, pixels, watch.noise(), weights)
+
+    def _weigh(self, clean: Tensor, step: int) -> tuple[float, ...]:
+        """``joining.Weigh``: what the scorer reads in the cheap preview of every view."""
+        similarities = self.scorer.similarities(torch.stack(self._seen(clean)), self.request.prompts)
+        own = similarities.diagonal().tolist()
+        return joining.balanced(own, self.scorer.temperature, (step + 1) / self.request.steps)
+
+    def _reporting(self, index: int, before: int) -> OnStep:
+        def report(step: Step) -> None:
+            self.evaluations = before + step.evaluations
+            self.on_step(self._step(step, index * self.request.steps, self.evaluations))
+
+        return report
+
+    def _step(self, step: Step, done: int, evaluations: int) -> Step:
+        """The loop's step, counted over all candidates, with previews that are drawn when somebody asks."""
+        candidates = self.request.candidates
+        note = step.note or (f"Candidate {done // self.request.steps + 1} of {candidates}" if candidates > 1 else "")
+        clean = step.clean
+        return dataclasses.replace(
+            step,
+            index=done + step.index,
+            total=self.request.steps * candidates,
+            note=note,
+            evaluations=evaluations,
+            pictures=None if clean is None else lambda: self._previews(clean),
+            labels=self.request.prompts,
+        )
+
+    def _previews(self, clean: Tensor) -> tuple[Image.Image, ...]:
+        return tuple(to_picture(seen) for seen in self._seen(clean))
+
+    def _seen(self, clean: Tensor) -> list[Tensor]:
+        """A cheap preview of the clean estimate (B x C x h x w; of its first picture), in every view."""
+        small = self.network.preview(clean[:1])[0].cpu()
+        scale = self.network.preview_scale
+        return [build(spec, self.cells, scale).picture(small) for spec in self.request.views]
+
+
+def view_terms(request: IllusionRequest, views: Sequence[View]) -> list[list[Term]]:
+    """Each view's guidance terms, of weight 1 together."""
+    return [
+        guidance(prompt, request.negative_prompt, request.guidance_scale, 1.0, view)
+        for prompt, view in zip(request.prompts, views, strict=True)
+    ]
