@@ -80,6 +80,11 @@ class Network(ABC):
         return self.denoiser.device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """The denoiser's. (Its own ``dtype`` walks through all parameters, every step anew.)"""
+        return next(self.denoiser.parameters()).dtype
+
+    @property
     def prediction(self) -> Prediction:
         return self.scheduler_config.get("prediction_type", "epsilon")
 
@@ -125,7 +130,7 @@ class Network(ABC):
         ``adapters`` maps an adapter's name to its scale per row (N); a row of zeros is the base model.
         """
         with self.attached.rows(adapters):
-            return self._forward(x.to(self.denoiser.dtype), t, conditions).float()
+            return self._forward(x.to(self.dtype), t, conditions).float()
 
     def encode(self, pictures: Tensor) -> Tensor:
         """Pictures in [-1, 1] (N x 3 x H x W) -> mean latents, unit variance (N x C x H/f x W/f)."""
