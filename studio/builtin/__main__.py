@@ -74,6 +74,7 @@ def _train_decoder(recipe: Recipe, args: argparse.Namespace) -> None:
     vae = autoencoder.refine_decoder(
         _autoencoder(args), _schedule(recipe.decoder, args), args.work / "decoder", batch=recipe.autoencoder_batch
     )
+    vae.save_pretrained(args.work / "vae")  # what a later training of the denoiser ships
     vae.to(torch.float16).save_pretrained(shipped)
 
 
