@@ -78,7 +78,8 @@ def settings(request: IllusionRequest) -> tuple[Setting, ...]:
     scales = {name: _farthest(name, asked) for name in request.adapters}
     alike = [{}, *({name: scale} for name, scale in scales.items()), scales]
     found = {(adapters.in_order(each),) * len(asked): title(each) for each in alike}
-    return tuple(Setting(words, _alone(request, worn)) for worn, words in ({asked: OWN} | found).items())
+    found.setdefault(asked, OWN)
+    return tuple(Setting(words, _alone(request, worn)) for worn, words in found.items())
 
 
 def title(scales: Mapping[str, float]) -> str:
