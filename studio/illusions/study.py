@@ -15,6 +15,8 @@ from studio.illusions import adapters, study_sheet
 from studio.imaging import write_png
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from studio.illusions.drawing import Drawn
     from studio.illusions.request import IllusionRequest
     from studio.illusions.result import Candidate
@@ -133,7 +135,7 @@ class Study:
         write_png(self.sheet(), folder / "study.png", _recipe(self.request, self.request.seed))
         return {"grid": "study.png", "columns": [self._summary(column) for column in self.columns], "rows": rows}
 
-    def sheet(self) -> study_sheet.Image.Image:
+    def sheet(self) -> Image.Image:
         """The grid: the same seed in a row, the same setting in a column, A and C under every cell."""
         rows = [
             (f"seed {cells[0].seed}", [study_sheet.Panel(cell.views, scores(cell)) for cell in cells])
@@ -151,7 +153,7 @@ class Study:
         return list(zip(*(column.cells for column in self.columns), strict=True))
 
     def _base(self) -> Scored:
-        return next(column for column in self.columns if column.setting.title == BASE)
+        return next(column for column in self.columns if not any(adapters.worn(column.setting.request)))
 
     def _gain(self, column: Scored, name: str) -> Estimate:
         pairs = zip(column.cells, self._base().cells, strict=True)
