@@ -90,9 +90,9 @@ def _engine(options: argparse.Namespace) -> int:
     if isinstance(data, dict):
         data = requests.with_settings({**requests.defaults(engine.request_class()), **data}, options.set)
     request = requests.parse(engine.request_class(), data)
-    engine.check(request)
     settings = Settings(**machine_values(options))
     prepare_environment(settings)
+    engine.check(request, settings)
     folder = options.out or runs.run_folder(settings.outputs, engine.name, secrets.token_hex(8), time.time())
     return _run(engine, request, settings, folder)
 

@@ -24,6 +24,8 @@ class Illusion(Protocol):
     steps: int
     candidates: int
     size: int | None
+    adapters: dict[str, str]
+    adapter_study: bool
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Limits:
     max_steps: int = 200
     max_size: int = 2048
     max_candidates: int = 16
+    max_adapters: int = 4
     max_prompt: int = 400
     max_evaluations: int = 50_000
     max_queue: int = 64
@@ -48,6 +51,7 @@ SHARED = Limits(
     max_steps=100,
     max_size=1024,
     max_candidates=4,
+    max_adapters=2,
     max_evaluations=2_000,
     max_queue=32,
     max_queue_per_owner=4,
@@ -62,9 +66,14 @@ def limits_for(settings: Settings) -> Limits:
     return SHARED if settings.profile == "shared" else LOCAL
 
 
-def check_illusion(request: Illusion, limits: Limits, allowed_models: Collection[str]) -> None:
+def check_illusion(
+    request: Illusion, limits: Limits, allowed_models: Collection[str], allowed_loras: Collection[str] = ()
+) -> None:
     """Raises one PolicyError that lists everything this studio does not allow; its field is the first one's."""
-    problems = list(_illusion_problems(request, limits, allowed_models))
+    problems = [
+        *_illusion_problems(request, limits, allowed_models),
+        *_adapter_problems(request, limits, allowed_loras),
+    ]
     if problems:
         raise PolicyError(" ".join(f"{field}: {words}." for field, words in problems), field=problems[0][0])
 
@@ -92,13 +101,27 @@ def _illusion_problems(request: Illusion, limits: Limits, allowed_models: Collec
     for name, prompt in _prompts(request):
         if len(prompt) > limits.max_prompt:
             yield name, f"at most {limits.max_prompt} characters are allowed here, got {len(prompt):,}; shorten it"
-    cost = 2 * len(request.views) * request.steps * request.candidates
+    settings = _most_settings(request)
+    cost = 2 * len(request.views) * request.steps * request.candidates * settings
     if cost > limits.max_evaluations:
         yield (
             "candidates",
-            f"{len(request.views)} views x {request.steps} steps x {request.candidates} candidates are up to {cost:,} "
-            f"evaluations, and at most {limits.max_evaluations:,} are allowed here; lower steps or candidates",
+            f"{len(request.views)} views x {request.steps} steps x {request.candidates} candidates"
+            f"{f' x {settings} settings' if settings > 1 else ''} are up to {cost:,} evaluations, "
+            f"and at most {limits.max_evaluations:,} are allowed here; lower steps or candidates",
         )
+
+
+def _adapter_problems(request: Illusion, limits: Limits, allowed: Collection[str]) -> Iterator[tuple[str, str]]:
+    yield from _above("adapters", len(request.adapters), limits.max_adapters)
+    for text in request.adapters.values():
+        if limits.listed_models_only and text not in allowed:
+            yield "adapters", _unlisted(text, allowed)
+
+
+def _most_settings(request: Illusion) -> int:
+    """A study draws the bare model, each adapter alone, all together, and each view with its own; else there is one."""
+    return len(request.adapters) + 3 if request.adapter_study else 1
 
 
 def _prompts(request: Illusion) -> Iterator[tuple[str, str]]:

@@ -46,8 +46,8 @@ class Estimate:
 class Engine:
     """One line of the table of engines. Texts like "module:name" are imported when they are needed.
 
-    ``allow`` holds a request against the limits; the module ``preflight`` has ``check(request)``,
-    ``evaluations(request)`` and ``headline(request)``, all without torch.
+    ``allow`` holds a request against the limits; the module ``preflight`` has ``check(request, settings)``,
+    ``evaluations(request)`` and ``headline(request)``; none imports torch, but for a check of adapters.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Engine:
     request: str
     run: str
     preflight: str
-    allow: Callable[[Any, policy.Limits, Collection[str]], None]
+    allow: Callable[[Any, policy.Limits, Collection[str], Collection[str]], None]
     lane: Lane = "gpu"
 
     def request_class(self) -> type[BaseModel]:
@@ -65,8 +65,8 @@ class Engine:
     def run_function(self) -> Callable[..., Saveable]:
         return _imported(self.run)
 
-    def check(self, request: BaseModel) -> None:
-        _imported(f"{self.preflight}:check")(request)
+    def check(self, request: BaseModel, settings: Settings | None = None) -> None:
+        _imported(f"{self.preflight}:check")(request, settings)
 
     def evaluations(self, request: BaseModel) -> int:
         return _imported(f"{self.preflight}:evaluations")(request)
@@ -126,8 +126,8 @@ class Workbench:
         """``data`` as a request this studio would run; raises RequestError or PolicyError with every problem."""
         entry = engine_named(engine)
         request = requests.parse(entry.request_class(), data)
-        entry.allow(request, self.limits, [choice.name for choice in self.models()])
-        entry.check(request)
+        entry.allow(request, self.limits, [choice.name for choice in self.models()], self.loras())
+        entry.check(request, self.settings)
         return request
 
     def submit(self, engine: str, data: dict[str, Any], owner: str) -> str:
@@ -160,6 +160,10 @@ class Workbench:
     def models(self) -> list[refs.ModelChoice]:
         """What a model picker offers."""
         return list(refs.list_models(self.settings.assets, self.settings.models_dir))
+
+    def loras(self) -> list[str]:
+        """What an adapter picker offers."""
+        return list(refs.list_loras(self.settings.assets, self.settings.models_dir))
 
     def drawable(self, model: str) -> tuple[str, ...]:
         """The things a built-in model can draw; empty for models that keep no list."""

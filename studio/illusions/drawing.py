@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from studio.devices import seeded_noise
-from studio.illusions import joining, reductions
+from studio.illusions import adapters, joining, reductions
 from studio.illusions.admission import admit, check_set
 from studio.illusions.carrying import check_carried
 from studio.illusions.failures import Noise, Watch
@@ -123,8 +123,12 @@ class Drawing:
 
 
 def view_terms(request: IllusionRequest, views: Sequence[View]) -> list[list[Term]]:
-    """Each view's guidance terms, of weight 1 together."""
-    return [
+    """Each view's guidance terms, of weight 1 together, with the adapters it wears."""
+    bare = [
         guidance(prompt, request.negative_prompt, request.guidance_scale, 1.0, view)
         for prompt, view in zip(request.prompts, views, strict=True)
+    ]
+    return [
+        [dataclasses.replace(term, adapters=worn) for term in terms]
+        for terms, worn in zip(bare, adapters.worn(request), strict=True)
     ]

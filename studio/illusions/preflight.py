@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from studio.errors import RequestError, shortened
-from studio.illusions import puzzle, reductions
+from studio.illusions import adapters, puzzle, reductions, study
 from studio.illusions.admission import check_specs
 from studio.illusions.request import IllusionRequest
 from studio.illusions.specs import ViewSpec, parse_spec
 
+if TYPE_CHECKING:
+    from studio.settings import Settings
 
-def check(request: IllusionRequest) -> None:
-    """Raises RequestError for views that are in no table, do not fit together, the reduction or a puzzle."""
+
+def check(request: IllusionRequest, settings: Settings | None = None) -> None:
+    """Raises RequestError for views that are in no table, do not fit together, the reduction or a puzzle.
+
+    With ``settings``, which say where models lie, also ModelError for adapters that the model cannot carry.
+    """
     specs = _specs(request)
     reductions.resolve(request.reduction, check_specs(specs), request.weights)
     if request.puzzle:
         puzzle.check_specs(specs)
+    if settings is not None:
+        adapters.check(request, settings.assets, settings.models_dir)
 
 
 def evaluations(request: IllusionRequest) -> int:
-    """How many rows the network will evaluate: distinct (view, prompt) pairs of each step whose weight is not zero."""
+    """How many rows the network will evaluate, in all of a study's settings."""
+    return sum(_evaluations(setting.request) for setting in study.settings(request))
+
+
+def _evaluations(request: IllusionRequest) -> int:
+    """Distinct (view, prompt, adapters) of each step whose weight is not zero."""
     specs = _specs(request)
-    by_view = [_rows(spec, prompt, request) for spec, prompt in zip(specs, request.prompts, strict=True)]
+    seen = zip(specs, request.prompts, adapters.worn(request), strict=True)
+    by_view = [_rows(spec, prompt, worn, request) for spec, prompt, worn in seen]
     if reductions.resolve(request.reduction, check_specs(specs), request.weights).weights == "turns":
         per_run = sum(len(by_view[step % len(by_view)]) for step in range(request.steps))
     else:
@@ -44,8 +60,8 @@ def _specs(request: IllusionRequest) -> list[ViewSpec]:
     return specs
 
 
-def _rows(spec: ViewSpec, prompt: str, request: IllusionRequest) -> set[tuple[str, str]]:
+def _rows(spec: ViewSpec, prompt: str, worn: adapters.Worn, request: IllusionRequest) -> set[tuple]:
     """Guidance weighs the prompt with its scale and the negative prompt with one minus it."""
-    prompted = {(spec.shown_as, prompt)} if request.guidance_scale != 0.0 else set()
-    negative = {(spec.shown_as, request.negative_prompt)} if request.guidance_scale != 1.0 else set()
+    prompted = {(spec.shown_as, prompt, worn)} if request.guidance_scale != 0.0 else set()
+    negative = {(spec.shown_as, request.negative_prompt, worn)} if request.guidance_scale != 1.0 else set()
     return prompted | negative

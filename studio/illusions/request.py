@@ -6,8 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from studio.illusions import adapters
+
 Prompt = Annotated[str, Field(min_length=1, max_length=400)]
 Weight = Annotated[float, Field(gt=0.0, le=100.0, allow_inf_nan=False)]
+Scale = Annotated[float, Field(ge=-4.0, le=4.0, allow_inf_nan=False)]
 Scheduler = Literal["ddim", "euler", "dpm++2m"]
 Reduction = Literal["auto", "mean", "sum", "alternate", "weighted", "rectified", "weighted_rectified"]
 
@@ -52,6 +55,22 @@ class IllusionRequest(BaseModel):
     size: int | None = Field(
         None, ge=64, le=2048, multiple_of=8, description="Side of the picture in pixels; the model's own when left out."
     )
+    adapters: dict[str, Annotated[str, Field(min_length=1, max_length=300)]] = Field(
+        {},
+        max_length=4,
+        description='LoRA files by a name for each, such as {"ink": "loras/ink.safetensors"}: in the models folder, '
+        "or a path.",
+    )
+    view_adapters: tuple[dict[str, Scale], ...] = Field(
+        (),
+        max_length=4,
+        description='The scale of every adapter in each view, such as [{"ink": 1}, {"wash": 0.8}], or one entry for '
+        "all views; when left out, every view wears all adapters at 1.",
+    )
+    adapter_study: bool = Field(
+        False,
+        description="Also draw the bare model, each adapter alone and all together from the same seeds, as one grid.",
+    )
     puzzle: bool = Field(
         False, description="Also make print-ready sheets of the best candidate, for views whose pieces can be cut out."
     )
@@ -73,4 +92,6 @@ class IllusionRequest(BaseModel):
             raise ValueError(
                 f"weights: {len(self.weights)} weights for {len(self.views)} views; give each view exactly one weight"
             )
+        if problem := adapters.problem(self):
+            raise ValueError(problem)
         return self

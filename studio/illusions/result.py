@@ -8,11 +8,13 @@ from typing import Any
 
 from PIL import Image
 
+from studio.illusions import adapters
 from studio.illusions.animate import frames, save_gif, save_webp
 from studio.illusions.failures import Failure
 from studio.illusions.puzzle import cut
 from studio.illusions.request import IllusionRequest
 from studio.illusions.sheets import Reading, save_sheets
+from studio.illusions.study import Study
 from studio.illusions.views import View
 from studio.imaging import grid, write_png
 
@@ -43,6 +45,7 @@ class IllusionResult:
     seconds: float
     evaluations: int
     notes: tuple[str, ...]
+    study: Study | None = None
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write pictures, grids and animations into ``folder``; returns the summary that goes to result.json."""
@@ -58,6 +61,9 @@ class IllusionResult:
             "prompts": list(self.request.prompts),
             "views": list(self.request.views),
             "model": self.request.model,
+            "adapters": self.request.adapters,
+            "view_adapters": [dict(worn) for worn in adapters.worn(self.request)],
+            "study": None if self.study is None else self.study.save(folder),
         }
 
     def _said(self) -> list[str]:
@@ -67,7 +73,7 @@ class IllusionResult:
         if best.weights is not None:
             shares = ", ".join(f"{share:.0%}" for share in best.weights)
             said.append(f"At the end of the run the views counted {shares}.")
-        return said
+        return said + (self.study.said() if self.study is not None else [])
 
     def _save_candidate(self, folder: Path, index: int, found: Candidate) -> dict[str, Any]:
         name = f"candidate-{index}"
@@ -105,5 +111,5 @@ class IllusionResult:
 
     def _recipe(self, found: Candidate) -> dict[str, Any]:
         """The request that makes this very candidate alone."""
-        alone = self.request.model_copy(update={"seed": found.seed, "candidates": 1})
+        alone = self.request.model_copy(update={"seed": found.seed, "candidates": 1, "adapter_study": False})
         return {"version": 1, "engine": "illusion", "seed": found.seed, "request": alone.model_dump(mode="json")}

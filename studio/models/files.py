@@ -99,10 +99,7 @@ def check_pipeline(folder: Path) -> str:
         )
         check_weights(folder / part)
     for part in tokenizers_there(folder, layout):
-        if not any((folder / part / name).exists() for name in ("tokenizer.json", "vocab.json", "spiece.model")):
-            raise ModelNotFoundError(
-                f"{folder.name} has no {part}: a complete diffusers folder is needed.", field="model"
-            )
+        _check_tokenizer(folder / part)
     _check_noise(folder, flow=layout.denoiser == "transformer")
     _check_channels(folder, layout)
     return pipeline
@@ -156,6 +153,24 @@ def variant_in(folder: Path) -> str | None:
 def _variant_of(path: Path) -> str | None:
     match = VARIANT.match(path.name)
     return match["variant"] if match else None
+
+
+def _check_tokenizer(folder: Path) -> None:
+    """Tokenizers are read from tokenizer.json, or as CLIP's come, from vocab.json and merges.txt."""
+    there = {path.name for path in folder.glob("*")}
+    if "tokenizer.json" in there or {"vocab.json", "merges.txt"} <= there:
+        return
+    whole, part = folder.parent.name, folder.name
+    if "spiece.model" in there:
+        raise ModelFileError(
+            f"{whole}/{part} has only spiece.model, which this studio does not read: its tokenizer.json is needed; "
+            f"download that too, or leave T5 out (take {part.replace('tokenizer', 'text_encoder')} and {part} away).",
+            field="model",
+        )
+    if there & {"vocab.json", "merges.txt"}:
+        lacking = "merges.txt" if "vocab.json" in there else "vocab.json"
+        raise ModelFileError(f"{whole}/{part} has no {lacking}: download the missing file.", field="model")
+    raise ModelNotFoundError(f"{whole} has no {part}: a complete diffusers folder is needed.", field="model")
 
 
 def _check_noise(folder: Path, *, flow: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,13 +171,6 @@ def match(file: LoraFile, shapes: Shapes, model: str) -> tuple[Target, ...]:
             raise _misfit(file, shapes, model, problem)
         targets += [Target(piece, part, module, (i, len(modules))) for i, module in enumerate(modules)]
     return tuple(targets)
-
-
-def check(paths: Iterable[Path], folder: Path, model: str) -> None:
-    """Refuse LoRA files that a diffusers folder's network cannot carry, before anything is loaded."""
-    shapes = shapes_in(folder)
-    for path in paths:
-        match(read_lora(path), shapes, model)
 
 
 def load(file: LoraFile, targets: Sequence[Target]) -> list[dict[str, Tensor]]:

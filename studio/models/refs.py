@@ -72,6 +72,24 @@ def list_loras(assets: Path, models_dir: Path | None = None) -> tuple[str, ...]:
     return tuple(_name(path, models_dir) for path in found if _content(path, assets / "configs") == LORA)
 
 
+def resolve_lora(name: str, assets: Path, models_dir: Path | None = None, *, field: str = "adapters") -> Path:
+    """The LoRA ``name`` means: a name inside the models folder, or the path of a file or of a folder that holds one.
+
+    Raises UnknownNameError that suggests the nearest LoRA of the models folder.
+    """
+    for path in (_inside(name, models_dir), Path(name).expanduser()):
+        if path is not None and path.exists():
+            return path.resolve()
+    known = list_loras(assets, models_dir)
+    if not known:
+        raise ModelNotFoundError(
+            f"There is no LoRA at {shortened(name, 120)!r}: name a .safetensors file, or put one into the "
+            "models folder (--models).",
+            field=field,
+        )
+    raise UnknownNameError("LoRA", name, known, field=field)
+
+
 def drawable(name: str, assets: Path) -> tuple[str, ...]:
     """The things a built-in model can draw, in its list's order; empty for a model that keeps no such list."""
     if not name.startswith(BUILTIN):

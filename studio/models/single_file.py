@@ -18,7 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from studio.devices import seeded_noise
 from studio.errors import ModelFileError
-from studio.models import files, headers
+from studio.models import files, headers, lora_files
 from studio.models.bpe import END, clip_tokenizer
 from studio.models.networks import Network, Prediction, StableDiffusion
 from studio.models.sdxl import StableDiffusionXL
@@ -106,11 +106,8 @@ FAMILIES: Mapping[str, Family] = {
 def load(name: str, path: Path, configs: Path, device: torch.device, dtype: torch.dtype) -> Network:
     """The checkpoint at ``path``. Everything that can be wrong with it is found in its header, before it is read."""
     header, notes = files.read_header_and_notes(path)
-    family_name = headers.family_of(path.name, header, widths(configs))
+    family_name, modules = _modules(path.name, header, configs)
     family, folder = FAMILIES[family_name], configs / family_name
-    modules = {part.name: _empty(part, folder) for part in family.parts}
-    for part in family.parts:
-        _check(path.name, part, modules[part.name], header)
     for part in family.parts:
         # The autoencoder stays in float32 on every device: SD's overflows in fp16.
         tensors = _read(path, [key for key in header if key.startswith(part.prefix)])
@@ -122,6 +119,12 @@ def load(name: str, path: Path, configs: Path, device: torch.device, dtype: torc
     if family_name == "sd2":
         _settle(network, said.get("prediction_type") or measured_prediction(network))
     return network
+
+
+def shapes(path: Path, configs: Path) -> lora_files.Shapes:
+    """The weights of the checkpoint at ``path`` that adapters can change: its family's, if its header is sound."""
+    _, modules = _modules(path.name, files.read_header(path), configs)
+    return lora_files.shapes_of({name: module for name, module in modules.items() if name != VAE.name})
 
 
 def widths(configs: Path) -> dict[int, str]:
@@ -156,6 +159,16 @@ def _settle(network: Network, prediction: Prediction) -> None:
     network.scheduler_config["prediction_type"] = prediction
     if prediction == "epsilon":
         network.denoiser.register_to_config(sample_size=network.denoiser.config.sample_size * 2 // 3)
+
+
+def _modules(name: str, header: files.Header, configs: Path) -> tuple[str, dict[str, nn.Module]]:
+    """The family of a checkpoint and its modules, still empty; every tensor they need is there, in its shape."""
+    family_name = headers.family_of(name, header, widths(configs))
+    parts = FAMILIES[family_name].parts
+    modules = {part.name: _empty(part, configs / family_name) for part in parts}
+    for part in parts:
+        _check(name, part, modules[part.name], header)
+    return family_name, modules
 
 
 def _empty(part: Part, folder: Path) -> nn.Module:

@@ -2,7 +2,8 @@
 
 N views wear M random LoRAs (rank 16, all attention layers) in turn, one evaluation per view. The batched forward is
 compared with PEFT switched for every view, and with PEFT switched once per adapter for all the views that wear it. All
-share the network's weights; they take turns, so that a busy machine slows them alike, and the median counts.
+share the network's weights; they take turns, so that a busy machine slows them alike, and the median counts. With one
+thread on a processor its own time is taken, in which other programs do not count.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,9 +26,11 @@ from torch import Tensor, nn
 
 from studio.models.adapters import Attached, attach
 from studio.models.lora_files import shapes_of
+from tests.benchmarks.results import RESULTS, measured_on, write_section
 
+SECTION = "Adapters: one batched forward over switching"
 RANK, TEXTS = 16, 77
-HEAD = """| views | adapters | / one view at a time | / one adapter at a time | largest difference |
+HEAD = """| views | adapters | batched / one view at a time | batched / one adapter at a time | largest difference |
 |---|---|---|---|---|"""
 LAYERS = ("to_q", "to_k", "to_v", "to_out.0")
 # Stable Diffusion 1.x as it is, and the same blocks small enough for a processor.
@@ -52,16 +56,32 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=32, help="latent cells along one side")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {RESULTS.name}")
     args = parser.parse_args()
     device = torch.device(args.device)
     unet = network(args.size, args.cells, torch.float16 if device.type == "cuda" else torch.float32).to(device)
-    print(f"{args.size}, {args.cells} cells, {device.type}; times of the batched forward over the other ways\n")
+    lines = [HEAD]
     print(HEAD)
     with tempfile.TemporaryDirectory() as folder:
         for case in (Case(2, 2), Case(4, 2), Case(4, 4), Case(8, 2), Case(8, 4), Case(8, 8)):
             found = measure(unet, case, args.cells, args.rounds, Path(folder))
             numbers = f"{found.by_view:.2f} | {found.by_adapter:.2f} | {found.difference:.1e}"
-            print(f"| {case.views} | {case.adapters} | {numbers} |", flush=True)
+            lines.append(f"| {case.views} | {case.adapters} | {numbers} |")
+            print(lines[-1], flush=True)
+    if args.write:
+        write_section(SECTION, "\n".join([said(args, unet), "", *lines]))
+
+
+def said(args: argparse.Namespace, unet: nn.Module) -> str:
+    command = f"python -m tests.benchmarks.adapters --size {args.size} --cells {args.cells} --rounds {args.rounds}"
+    where = torch.cuda.get_device_name() if unet.device.type == "cuda" else f"{torch.get_num_threads()} thread(s)"
+    weights = sum(parameter.numel() for parameter in unet.parameters()) / 1e6
+    return (
+        f"{measured_on(f'{command} --write', ('torch', 'diffusers', 'peft'))}\n"
+        f"{where}, {unet.dtype}; a U-Net of {weights:.0f} million weights on {args.cells} x {args.cells} codes, LoRAs "
+        f"of rank {RANK} in all attention. Times of the batched forward over those of PEFT switched between forwards: "
+        "below 1 the batch is faster."
+    )
 
 
 def network(size: str, cells: int, dtype: torch.dtype) -> nn.Module:
@@ -99,11 +119,12 @@ def measure(unet: nn.Module, case: Case, cells: int, rounds: int, folder: Path) 
                 return forward(unet, x, texts)
 
         difference = (batched() - switching(by_view)).abs().max().item()
-        one, other = (
-            statistics.median(seconds(batched) / seconds(lambda: switching(groups)) for _ in range(rounds))  # noqa: B023
-            for groups in (by_view, by_adapter)
-        )
+        one, other = (ratio(batched, partial(switching, groups), rounds, x.device) for groups in (by_view, by_adapter))
     return Found(one, other, difference)
+
+
+def ratio(work: Callable[[], object], other: Callable[[], object], rounds: int, device: torch.device) -> float:
+    return statistics.median(seconds(work, device) / seconds(other, device) for _ in range(rounds))
 
 
 def write_lora(unet: nn.Module, path: Path, seed: int) -> Path:
@@ -133,12 +154,14 @@ def forward(unet: nn.Module, x: Tensor, texts: Tensor) -> Tensor:
     return unet(x, torch.tensor(500), encoder_hidden_states=texts, return_dict=False)[0]
 
 
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if alone else time.perf_counter
+    start = clock()
     work()
-    if torch.cuda.is_available():
+    if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ Every ratio compares two things that take turns, so that a busy machine slows bo
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import socket
 import statistics
 import subprocess
@@ -17,8 +15,6 @@ import time
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -30,9 +26,10 @@ from studio.imaging import jpeg_data_uri, to_picture
 from studio.models.networks import StableDiffusion
 from studio.models.store import ModelStore
 from studio.sampling import Upright, build_scheduler, denoise, guidance
+from tests.benchmarks.results import RESULTS, measured_on, write_section
 
 ROOT = Path(__file__).parents[2]
-RESULTS = Path(__file__).with_name("RESULTS.md")
+SECTION = "Sampling and starting"
 STEPS = 30
 
 
@@ -56,7 +53,7 @@ def main() -> None:
     text = table(lines)
     print(text)
     if args.write:
-        RESULTS.write_text(text, encoding="utf-8")
+        write_section(SECTION, text)
 
 
 def sampling_lines(network: StableDiffusion, rounds: int) -> list[Line]:
@@ -156,14 +153,9 @@ def served_after() -> float:
 
 
 def table(lines: list[Line]) -> str:
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "gradio"))
-    machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, {versions}"
     rows = "\n".join(f"| {line.what} | {line.value} | {line.bar} |" for line in lines)
-    return (
-        "# Results\n\n## Sampling and starting\n\n"
-        f"`python -m tests.benchmarks.speed --write`, {date.today()}, {machine}.\n\n"
-        f"| what | measured | bar |\n|---|---|---|\n{rows}\n"
-    )
+    said = measured_on("python -m tests.benchmarks.speed --write", ("torch", "diffusers", "gradio"))
+    return f"{said}\n\n| what | measured | bar |\n|---|---|---|\n{rows}\n"
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from studio.models.lora_files import shapes_in
+
 ATTENTION_LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]
 UNET_LAYERS = [*ATTENTION_LAYERS, "conv1", "conv_shortcut", "time_emb_proj", "proj_in", "ff.net.0.proj"]
 TEXT_LAYERS = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1"]
@@ -57,6 +59,33 @@ def save_kohya(path: Path, parts: Mapping[str, Mapping[str, Tensor]], alpha: flo
             tensors[f"{name}.alpha"] = torch.tensor(float(alpha))
     save_file(tensors, path, metadata={"ss_network_module": "networks.lora"})
     return path
+
+
+def save_random(path: Path, folder: Path, naming: str, seed: int, rank: int = 2, strength: float = 0.3) -> Path:
+    """A random LoRA for the model in a diffusers folder, from its headers alone, in diffusers' or kohya's names.
+
+    It changes all attention of the U-Net and of the text encoder; ``strength`` is about the size of the change against
+    weights of unit gain.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for part, modules in shapes_in(folder).items():
+        for module, (out, inside, *_) in modules.items():
+            if module.endswith((*ATTENTION_LAYERS, *TEXT_LAYERS)):
+                down = torch.randn(rank, inside, generator=draw) / inside**0.5
+                up = torch.randn(out, rank, generator=draw) * strength / rank**0.5
+                tensors |= _named(part, module, down, up, naming)
+    save_file(tensors, path)
+    return path
+
+
+def _named(part: str, module: str, down: Tensor, up: Tensor, naming: str) -> dict[str, Tensor]:
+    if naming == "diffusers":
+        return {f"{part}.{module}.lora_A.weight": down, f"{part}.{module}.lora_B.weight": up}
+    prefix = {"unet": "lora_unet", "text_encoder": "lora_te"}[part]
+    name = f"{prefix}_{module.replace('.', '_')}"
+    alpha = torch.tensor(float(len(down)))
+    return {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": alpha}
 
 
 def save_peft(folder: Path, module: nn.Module, config: PeftConfig, seed: int) -> nn.Module:

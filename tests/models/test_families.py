@@ -186,6 +186,17 @@ def test_sd3_is_whole_without_t5_but_not_with_half_of_it(tmp_path):
     assert load(folder).encode_prompts(["a fox"]).embeds.shape == (1, 16 + 256, 48)
 
 
+def test_a_t5_whose_tokenizer_is_only_sentencepiece_says_what_to_do(tmp_path):
+    from tests.tiny import save_tiny_sd3
+
+    folder = save_tiny_sd3(tmp_path / "sd3", with_t5=True)
+    shutil.rmtree(folder / "tokenizer_3")
+    (folder / "tokenizer_3").mkdir()
+    (folder / "tokenizer_3" / "spiece.model").write_bytes(b"x")
+    with pytest.raises(ModelFileError, match=r"only spiece.model, .*take text_encoder_3 and tokenizer_3 away"):
+        check_pipeline(folder)
+
+
 @pytest.mark.parametrize("part", ["unet", "text_encoder_2", "tokenizer_2", "scheduler"])
 def test_a_part_that_sdxl_lacks_is_named_before_anything_loads(tiny_sdxl, tmp_path, part):
     folder = shutil.copytree(tiny_sdxl, tmp_path / "sdxl")

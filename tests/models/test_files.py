@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from studio.errors import ModelFileError, ModelNotFoundError
+from studio.errors import ModelError, ModelFileError, ModelNotFoundError
 from studio.models.files import check_pipeline, read_header
 
 
@@ -92,6 +92,36 @@ def test_a_missing_part_is_named(pipeline, part):
     shutil.rmtree(pipeline / part)
     with pytest.raises(ModelNotFoundError, match=f"has no {part}"):
         check_pipeline(pipeline)
+
+
+@pytest.mark.parametrize(
+    ("kept", "says"),
+    [
+        ((), "pipeline has no tokenizer: a complete diffusers folder is needed"),
+        (("vocab.json",), "pipeline/tokenizer has no merges.txt: download the missing file"),
+        (("merges.txt",), "pipeline/tokenizer has no vocab.json: download the missing file"),
+        (("spiece.model",), "pipeline/tokenizer has only spiece.model, .* its tokenizer.json is needed"),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_read_is_named_before_anything_loads(pipeline, kept, says):
+    for path in (pipeline / "tokenizer").iterdir():
+        path.unlink()
+    for name in kept:
+        (pipeline / "tokenizer" / name).write_bytes(b"{}")
+    with pytest.raises(ModelError, match=says) as refused:
+        check_pipeline(pipeline)
+    assert refused.value.field == "model"
+
+
+@pytest.mark.parametrize(
+    "kept", [("tokenizer.json",), ("vocab.json", "merges.txt"), ("tokenizer.json", "spiece.model")]
+)
+def test_a_tokenizer_in_either_of_its_forms_passes(pipeline, kept):
+    for path in (pipeline / "tokenizer").iterdir():
+        path.unlink()
+    for name in kept:
+        (pipeline / "tokenizer" / name).write_bytes(b"{}")
+    assert check_pipeline(pipeline) == "StableDiffusionPipeline"
 
 
 def test_a_folder_of_pickles_is_refused(pipeline):

@@ -14,10 +14,16 @@ from safetensors.torch import save_file
 
 from studio.errors import ModelFileError, ModelNotFoundError
 from studio.models import lora_files
-from studio.models.lora_files import check, match, read_lora, shapes_in, shapes_of
+from studio.models.lora_files import match, read_lora, shapes_in, shapes_of
 from studio.models.lora_names import find, index, original_transformer_names, original_unet_names
 
 ATTENTION = "down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
+
+
+def check(paths, folder, model):
+    """Refuse files that a folder's network cannot carry."""
+    for path in paths:
+        match(read_lora(path), shapes_in(folder), model)
 
 
 def lora(path, name=f"lora_unet_{ATTENTION}", down=(2, 16), up=(16, 2), **more):

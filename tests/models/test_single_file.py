@@ -16,6 +16,7 @@ from studio.errors import ModelFileError
 from studio.illusions.request import IllusionRequest
 from studio.models import headers, single_file
 from studio.models.bpe import clip_tokenizer
+from studio.models.lora_files import shapes_of
 from studio.models.networks import StableDiffusion
 from studio.models.refs import list_loras, list_models, resolve
 from studio.models.sdxl import StableDiffusionXL
@@ -105,6 +106,12 @@ def test_a_checkpoint_loads_back_equal(checkpoint, small_assets):
         assert found.keys() == module.state_dict().keys()
         assert all(torch.equal(found[key], value) for key, value in module.state_dict().items()), name
     assert network.prediction == ("v_prediction" if family == "sd2" else "epsilon")
+
+
+def test_adapters_are_held_against_the_very_layers_that_load(checkpoint, small_assets):
+    _, _, path = checkpoint
+    network = single_file.load("x", path, small_assets / "configs", CPU, torch.float32)
+    assert single_file.shapes(path, small_assets / "configs") == shapes_of(network.adaptable)
 
 
 def test_a_checkpoint_draws_through_the_engine(checkpoint, small_assets):
