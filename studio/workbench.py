@@ -101,10 +101,11 @@ def engine_named(name: str) -> Engine:
 
 def make_store(settings: Settings) -> ModelStore:
     """The models these settings allow. Imports torch."""
-    from studio.models.store import ModelStore
+    from studio.models.store import ModelStore, Options
 
+    options = Options(settings.dtype, settings.offload, settings.compiled)
     return ModelStore(
-        settings.assets, settings.models_dir, settings.device, settings.memory_gb, offline=settings.offline
+        settings.assets, settings.models_dir, settings.device, settings.memory_gb, settings.offline, options
     )
 
 

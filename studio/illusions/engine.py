@@ -6,6 +6,7 @@ import time
 
 import torch
 
+from studio.devices import PeakMemory
 from studio.illusions import metrics, reductions
 from studio.illusions.drawing import Drawing, Drawn, Picture
 from studio.illusions.failures import diagnose
@@ -26,6 +27,7 @@ def run(request: IllusionRequest, models: ModelStore, *, on_step: OnStep = ignor
     """
     start = time.perf_counter()
     on_step(Step(0, request.steps * request.candidates, note="Loading the model", labels=request.prompts))
+    peak = PeakMemory(models.device)
     drawing = _draw(request, models, on_step)
     on_step(Step(drawing.steps, drawing.steps, note="Scoring", evaluations=drawing.evaluations, labels=request.prompts))
     found = models.with_model(SCORER, lambda scorer: [_scored(request, p, scorer, drawing) for p in drawing.pictures])
@@ -37,6 +39,7 @@ def run(request: IllusionRequest, models: ModelStore, *, on_step: OnStep = ignor
         seconds=time.perf_counter() - start,
         evaluations=drawing.evaluations,
         notes=drawing.notes,
+        peak_memory=peak.bytes,
     )
 
 

@@ -15,6 +15,7 @@ from studio.illusions.request import IllusionRequest
 from studio.illusions.sheets import Reading, save_sheets
 from studio.illusions.views import View
 from studio.imaging import grid, write_png
+from studio.models.memory import gigabytes
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class IllusionResult:
     seconds: float
     evaluations: int
     notes: tuple[str, ...]
+    peak_memory: int | None = None  # bytes on the GPU, or of the whole process where there is none
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write pictures, grids and animations into ``folder``; returns the summary that goes to result.json."""
@@ -54,6 +56,7 @@ class IllusionResult:
             "scorer": self.scorer,
             "seconds": round(self.seconds, 3),
             "evaluations": self.evaluations,
+            "peak_memory": self.peak_memory,
             "notes": [*self.notes, *self._said()],
             "prompts": list(self.request.prompts),
             "views": list(self.request.views),
@@ -67,6 +70,8 @@ class IllusionResult:
         if best.weights is not None:
             shares = ", ".join(f"{share:.0%}" for share in best.weights)
             said.append(f"At the end of the run the views counted {shares}.")
+        if self.peak_memory is not None:
+            said.append(f"Memory: {gigabytes(self.peak_memory)} at the most.")
         return said
 
     def _save_candidate(self, folder: Path, index: int, found: Candidate) -> dict[str, Any]:
