@@ -237,7 +237,8 @@ class Predictor:
         if residence.tiled:
             said.append(f"Memory was short: pictures were decoded in tiles of {residence.tile_side} pixels.")
         if self.max_rows:
-            said.append(f"Memory was short: the network saw {self.max_rows} rows at a time.")
+            rows = "1 row" if self.max_rows == 1 else f"{self.max_rows} rows"
+            said.append(f"Memory was short: the network saw {rows} at a time.")
         compiled = self.network.compiled
         return tuple(said) if compiled is None else (*said, compiled.words())
 

@@ -43,7 +43,7 @@ class Fixed:
 def test_one_part_at_a_time_is_on_the_device_and_its_weights_come_back_untouched(network):
     residence = Residence(network.parts, META)
     residence.settle(True)
-    before = {name: tensor for name, tensor in network.denoiser.state_dict().items()}
+    before = network.denoiser.state_dict()
     where = [tensor.data_ptr() for tensor in before.values()]
     copies = [tensor.clone() for tensor in before.values()]
     residence.bring("text_encoder")
@@ -183,13 +183,13 @@ def test_when_one_row_is_too_much_the_error_comes_out(network, monkeypatch):
 
 def test_the_engine_says_what_memory_made_different_and_how_much_was_used(tiny_pipeline, assets, monkeypatch, tmp_path):
     store = ModelStore(assets, device="cpu")
-    wanted = IllusionRequest(model=str(tiny_pipeline), steps=2, size=32)
+    wanted = IllusionRequest(model=str(tiny_pipeline), steps=2)
     whole = illusions.run(wanted, store)
     with store.lease(wanted.model) as network:
         limited(network, 1, monkeypatch)
     split = illusions.run(wanted, store)
     assert split.candidates[0].image.tobytes() == whole.candidates[0].image.tobytes()
-    assert "Memory was short: the network saw 1 rows at a time." in split.notes
+    assert "Memory was short: the network saw 1 row at a time." in split.notes
     summary = split.save(tmp_path)
     assert 100 * 1024**2 < summary["peak_memory"] < 64 * GB
     assert summary["notes"][-1] == f"Memory: {memory.gigabytes(summary['peak_memory'])} at the most."
