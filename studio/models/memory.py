@@ -15,9 +15,10 @@ GB = 1024**3
 TILE = 512  # pixels; a tile of a picture that is decoded in pieces
 DENOISER = ("unet", "transformer")
 
-# What computing needs beside the weights, measured on SD 1.5 by tests/benchmarks/memory.py and rounded up: a U-Net's
-# activations for one row, per pixel of the picture and byte of its dtype, and the autoencoder's per pixel in float32.
-ROW_BYTES = 280
+# What computing needs beside the weights: a U-Net's activations for one row, per pixel of the picture and byte of its
+# dtype, and the autoencoder's per pixel in float32. Tensors take half of it with SD 1.5, as tests/benchmarks/memory.py
+# counts; the other half is for what the libraries keep.
+ROW_BYTES = 260
 DECODE_BYTES = 6_000
 
 
@@ -91,7 +92,7 @@ def gigabytes(size: int) -> str:
 def refusal(name: str, parts: Mapping[str, int], free: int, host_free: int, offload: Offload) -> str | None:
     """Why a model cannot be loaded at all, or None: its weights alone are more than there is memory.
 
-    ``free`` is the device's, ``host_free`` the machine's, where offloaded parts wait; on the CPU they are the same.
+    ``free`` is the device's, ``host_free`` the machine's, where offloaded parts wait: 0 where nothing can be moved.
     """
     total, largest = sum(parts.values()), max(parts.values())
     resident, moved = total <= free, largest <= free and total <= host_free

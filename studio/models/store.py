@@ -171,7 +171,8 @@ class ModelStore:
         if sum(parts.values()) > self.free_memory():
             self.evict_idle()
         free = self.free_memory()
-        refused = memory.refusal(name, parts, free, free_memory(CPU), self._offload)
+        movable = self.device.type == "cuda" or self._offload != "never"
+        refused = memory.refusal(name, parts, free, free_memory(CPU) if movable else 0, self._offload)
         if refused is not None:
             raise OutOfMemoryError(refused, field="model")
         return self.device if sum(parts.values()) <= free and self._offload != "always" else CPU

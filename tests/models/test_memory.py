@@ -83,7 +83,7 @@ def test_the_bytes_of_a_part_are_those_of_the_dtype_it_is_loaded_in():
         (7, 5, "always", "xl needs 6.9 GB of memory and 5.0 GB is free: choose --offload auto."),
         (6, 5, "auto", "xl needs 6.9 GB of memory and 5.0 GB is free: close other programs"),
         (4, 16, "auto", "xl's largest part needs 5.0 GB of memory and 4.0 GB is free: close other programs"),
-        (6, 6, "never", "xl needs 6.9 GB of memory and 6.0 GB is free: close other programs"),
+        (6, 0, "never", "xl needs 6.9 GB of memory and 6.0 GB is free: close other programs"),
     ],
 )
 def test_a_model_larger_than_memory_is_refused_with_its_size_what_is_free_and_the_fix(free, host, offload, says):
