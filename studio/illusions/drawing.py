@@ -80,7 +80,7 @@ class Drawing:
         together = self.reduction.kind == "orthogonal" and self.reduction.weights != "turns"
         watch = Watch(network.prediction, by_view if together else ())
         report = self._reporting(index, self.evaluations)
-        latents = denoise(network, scheduler, watch.over(guider), noise, report, self.predict)
+        latents = denoise(network, scheduler, watch.over(guider), noise, report, predict=self.predict)
         self.on_step(self._step(Step((index + 1) * self.request.steps, 0, note="Decoding"), 0, self.evaluations))
         with torch.inference_mode():
             pixels = network.decode(latents)[0].cpu()
