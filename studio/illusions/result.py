@@ -64,14 +64,13 @@ class IllusionResult:
         }
 
     def _said(self) -> list[str]:
-        """How the best candidate stands with each of the failure modes, and what the views weighed."""
+        """The memory used, how the best candidate stands with each of the failure modes, and what the views weighed."""
         best = self.candidates[0]
-        said = [f"{failure.title}: {failure.words}" for failure in best.failures]
+        said = [] if self.peak_memory is None else [f"Memory: {gigabytes(self.peak_memory)} at the most."]
+        said += [f"{failure.title}: {failure.words}" for failure in best.failures]
         if best.weights is not None:
             shares = ", ".join(f"{share:.0%}" for share in best.weights)
             said.append(f"At the end of the run the views counted {shares}.")
-        if self.peak_memory is not None:
-            said.append(f"Memory: {gigabytes(self.peak_memory)} at the most.")
         return said
 
     def _save_candidate(self, folder: Path, index: int, found: Candidate) -> dict[str, Any]:
