@@ -16,6 +16,8 @@ from diffusers import (
 )
 from torch import Tensor
 
+from studio.devices import with_less
+from studio.models.compiling import COMPILING
 from studio.models.networks import Conditions, Network, Prediction
 from studio.progress import OnStep, Step, ignore
 
@@ -207,18 +209,48 @@ def from_clean(clean: Tensor, x: Tensor, sigma: float, kind: Prediction) -> Tens
 
 
 class Predictor:
-    """``predict`` of one network; its rows are split when memory demands it.
+    """``predict`` of one network, for one run.
 
-    A prompt is encoded once for each set of adapters that changes its encoding.
+    Rows are split to ``max_rows``, and into halves whenever memory runs out, for the rest of the run. A prompt is
+    encoded once for each set of adapters that changes its encoding. ``say`` is told what makes a person wait.
     """
 
-    def __init__(self, network: Network, max_rows: int | None = None) -> None:
-        self.network, self.max_rows = network, max_rows
+    def __init__(
+        self, network: Network, max_rows: int | None = None, say: Callable[[str], None] = lambda words: None
+    ) -> None:
+        self.network, self.max_rows, self.say = network, max_rows, say
         self._encoded: dict[tuple[str, Adapters], Conditions] = {}
         self._batches: dict[tuple[Row, ...], tuple[Conditions, dict[str, Tensor]]] = {}
         self.t = torch.tensor(0)
 
+    @classmethod
+    def for_run(cls, network: Network, side: int, rows: int, say: Callable[[str], None]) -> Predictor:
+        """The network laid out in memory for pictures of ``side`` pixels, at most ``rows`` of them in a forward."""
+        found = network.residence.arrange(side, rows)
+        return cls(network, found.rows if found.rows < rows else None, say)
+
+    def notes(self) -> tuple[str, ...]:
+        """What memory and compiling made different about this run, in sentences."""
+        residence, said = self.network.residence, []
+        if residence.offloaded:
+            said.append("To save memory, the parts of the model came to the device one after the other.")
+        if residence.tiled:
+            said.append(f"Memory was short: pictures were decoded in tiles of {residence.tile_side} pixels.")
+        if self.max_rows:
+            rows = "1 row" if self.max_rows == 1 else f"{self.max_rows} rows"
+            said.append(f"Memory was short: the network saw {rows} at a time.")
+        compiled = self.network.compiled
+        return tuple(said) if compiled is None else (*said, compiled.words())
+
     def __call__(self, x: Tensor, rows: list[Row]) -> Tensor:
+        def fewer() -> bool:
+            size = min(self.max_rows or len(rows), len(rows))
+            self.max_rows = (size + 1) // 2
+            return size > 1
+
+        return with_less(lambda: self._in_parts(x, rows), fewer, x.device)
+
+    def _in_parts(self, x: Tensor, rows: list[Row]) -> Tensor:
         size = self.max_rows or len(rows)
         parts = [self._forward(x[i : i + size], tuple(rows[i : i + size])) for i in range(0, len(rows), size)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -226,6 +258,9 @@ class Predictor:
     def _forward(self, x: Tensor, rows: tuple[Row, ...]) -> Tensor:
         if rows not in self._batches:
             self._batches[rows] = self._conditions(rows), _scales(rows, x.device)
+        compiled = self.network.compiled
+        if compiled is not None and compiled.is_new(x):
+            self.say(COMPILING)
         return self.network.predict(x, self.t, *self._batches[rows])
 
     def _conditions(self, rows: tuple[Row, ...]) -> Conditions:
@@ -247,15 +282,23 @@ def _scales(rows: Sequence[Row], device: torch.device) -> dict[str, Tensor]:
 
 
 @torch.inference_mode()
-def denoise(network: Network, scheduler: Any, guider: Guider, noise: Tensor, on_step: OnStep = ignore) -> Tensor:
+def denoise(
+    network: Network,
+    scheduler: Any,
+    guider: Guider,
+    noise: Tensor,
+    on_step: OnStep = ignore,
+    predict: Predictor | None = None,
+) -> Tensor:
     """From standard normal ``noise`` (B x C x h x w) to clean latents, one batched forward per step.
 
-    ``on_step`` gets the sigma, the clean estimate and the evaluations so far; what it raises ends the run.
+    ``predict`` serves several pictures of one run (None: this one alone). ``on_step`` gets the sigma, the clean
+    estimate and the evaluations so far; what it raises ends the run.
     """
     # Flow needs no scaling at all, so its Euler scheduler does not speak of any.
     scaled = not isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
     latents = noise * scheduler.init_noise_sigma if scaled else noise
-    predict = Predictor(network)
+    predict = predict or Predictor(network)
     total, evaluations = len(scheduler.timesteps), 0
     for index, t in enumerate(scheduler.timesteps):
         sigma, predict.t = sigma_at(scheduler, index), t

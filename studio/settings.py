@@ -16,6 +16,8 @@ SPACE_VARIABLE = "SPACE_ID"
 SHORTEST_PASSWORD = 8  # the login page answers some 40 guesses a second
 
 Profile = Literal["local", "shared"]
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+OFFLOADS = ("auto", "never", "always")
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,9 @@ class Settings:
     device: str = "auto"
     threads: int | None = None
     memory_gb: float | None = None
+    dtype: str = "auto"
+    offload: Literal["auto", "never", "always"] = "auto"
+    compiled: bool = False
     host: str = "127.0.0.1"
     port: int | None = 7860
     share: bool = False
@@ -67,6 +72,14 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     group.add_argument("--threads", type=_positive(int), metavar="N", help="CPU threads to compute with (default: all)")
     group.add_argument("--memory-gb", type=_positive(float), metavar="GB", help="memory that models may fill")
+    group.add_argument("--dtype", default="auto", choices=DTYPES, help="numbers that models compute with")
+    group.add_argument(
+        "--offload",
+        default="auto",
+        choices=OFFLOADS,
+        help="move a model's parts to the GPU one after the other: when memory is short (auto), never, or always",
+    )
+    group.add_argument("--compile", action="store_true", help="torch.compile: a wait once per shape, then quicker")
     group.add_argument("--offline", action="store_true", help="never ask the Hugging Face hub")
 
 
@@ -77,6 +90,9 @@ def machine_values(options: argparse.Namespace) -> dict[str, object]:
         "device": options.device,
         "threads": options.threads,
         "memory_gb": options.memory_gb,
+        "dtype": options.dtype,
+        "offload": options.offload,
+        "compiled": options.compile,
         "offline": options.offline,
     }
 

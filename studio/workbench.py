@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 OWNER = re.compile(r"[A-Za-z0-9_-]{16,64}")
 LOCAL_OWNER = "local"
+GB = 1024**3
 RATES_SEEN = 5  # finished jobs that a time is estimated from
 
 
@@ -101,10 +102,11 @@ def engine_named(name: str) -> Engine:
 
 def make_store(settings: Settings) -> ModelStore:
     """The models these settings allow. Imports torch."""
-    from studio.models.store import ModelStore
+    from studio.models.store import ModelStore, Options
 
+    options = Options(settings.dtype, settings.offload, settings.compiled)
     return ModelStore(
-        settings.assets, settings.models_dir, settings.device, settings.memory_gb, offline=settings.offline
+        settings.assets, settings.models_dir, settings.device, settings.memory_gb, settings.offline, options
     )
 
 
@@ -188,6 +190,13 @@ class Workbench:
         data = recipe["request"] if seed is None else {**recipe["request"], "seed": seed}
         request = requests.parse(entry.request_class(), data).model_dump(mode="json")
         return {"engine": entry.name, "request": request, "seed": request.get("seed")}
+
+    def memory(self) -> str:
+        """What loaded models fill, such as "1.2 of 8.0 GB"; nothing before the first model was loaded."""
+        if self._store is None:
+            return ""
+        usage = self._store.usage()
+        return f"{sum(usage.models.values()) / GB:.1f} of {usage.total / GB:.1f} GB"
 
     def warm_up(self) -> None:
         """Import the engines and load the first model in the job thread, so that the first click need not wait."""

@@ -20,14 +20,18 @@ def test_nothing_given_means_this_machine_only():
 
 
 def test_every_argument_is_read(tmp_path):
+    more = ["--dtype", "bfloat16", "--offload", "always", "--compile"]
     argv = f"--host ::1 --port 80 --outputs {tmp_path} --models {tmp_path} --device cpu --threads 3 --memory-gb 1.5"
-    settings = Settings.read([*argv.split(), "--offline", "--open"], {})
+    settings = Settings.read([*argv.split(), *more, "--offline", "--open"], {})
     assert settings == Settings(
         outputs=tmp_path,
         models_dir=tmp_path,
         device="cpu",
         threads=3,
         memory_gb=1.5,
+        dtype="bfloat16",
+        offload="always",
+        compiled=True,
         host="::1",
         port=80,
         offline=True,
@@ -89,6 +93,8 @@ def test_a_host_that_others_can_reach_is_shared():
         (["--threads", "0"], "above 0"),
         (["--memory-gb", "nan"], "above 0"),
         (["--memory-gb", "lots"], "above 0"),
+        (["--dtype", "int8"], "choose from"),
+        (["--offload", "sometimes"], "choose from"),
         (["--models", "/no/such/folder"], "there is no folder"),
     ],
 )

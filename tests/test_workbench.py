@@ -57,6 +57,19 @@ def test_what_was_estimated_is_what_it_took(bench):
     assert bench.estimate(IllusionRequest(**SMALL)).seconds == pytest.approx(done.summary["seconds"])
 
 
+def test_what_models_fill_is_told_once_there_is_something_to_tell(bench):
+    assert bench.memory() == ""
+    until_over(bench, bench.submit("illusion", SMALL, ANN))
+    filled, _, total, unit = bench.memory().split()
+    assert (0 <= float(filled) < float(total), unit) == (True, "GB")
+
+
+def test_the_store_has_the_settings_of_memory():
+    store = module.make_store(Settings(device="cpu", dtype="bfloat16", offload="never", compiled=True, memory_gb=2))
+    assert (str(store.dtype), store.options.offload, store.options.compiled) == ("torch.bfloat16", "never", True)
+    assert store.free_memory() <= 2 * 1024**3
+
+
 def test_an_unknown_cost_in_seconds_is_not_made_up(bench):
     assert bench.estimate(IllusionRequest(model="someone/else")).seconds is None
 

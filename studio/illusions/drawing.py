@@ -21,7 +21,7 @@ from studio.imaging import to_picture
 from studio.models.clip import ClipScorer
 from studio.models.networks import Network
 from studio.progress import OnStep, Step
-from studio.sampling import Term, build_scheduler, denoise, guidance
+from studio.sampling import Predictor, Term, build_scheduler, denoise, guidance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +57,8 @@ class Drawing:
             admit(view)
         if request.puzzle:
             cut(self.views)
+        self._last = Step(0, request.steps * request.candidates, labels=request.prompts)
+        self.predict = Predictor.for_run(network, self.cells * network.factor, 2 * len(self.views), self._say)
         self.notes = check_carried(self.views, network)
         self.evaluations = 0
 
@@ -64,7 +66,7 @@ class Drawing:
         seeds = [(self.request.seed + i) % 2**32 for i in range(self.request.candidates)]
         pictures = tuple(self._draw(index, seed) for index, seed in enumerate(seeds))
         steps = self.request.steps * len(seeds)
-        return Drawn(pictures, self.views, self.evaluations, steps, self.notes)
+        return Drawn(pictures, self.views, self.evaluations, steps, (*self.notes, *self.predict.notes()))
 
     def _draw(self, index: int, seed: int) -> Picture:
         network = self.network
@@ -77,7 +79,8 @@ class Drawing:
         guider = joining.guider(self.reduction, by_view, network.prediction, self.request.weights, weigh)
         together = self.reduction.kind == "orthogonal" and self.reduction.weights != "turns"
         watch = Watch(network.prediction, by_view if together else ())
-        latents = denoise(network, scheduler, watch.over(guider), noise, self._reporting(index, self.evaluations))
+        report = self._reporting(index, self.evaluations)
+        latents = denoise(network, scheduler, watch.over(guider), noise, report, predict=self.predict)
         self.on_step(self._step(Step((index + 1) * self.request.steps, 0, note="Decoding"), 0, self.evaluations))
         with torch.inference_mode():
             pixels = network.decode(latents)[0].cpu()
@@ -93,9 +96,14 @@ class Drawing:
     def _reporting(self, index: int, before: int) -> OnStep:
         def report(step: Step) -> None:
             self.evaluations = before + step.evaluations
-            self.on_step(self._step(step, index * self.request.steps, self.evaluations))
+            self._last = self._step(step, index * self.request.steps, self.evaluations)
+            self.on_step(self._last)
 
         return report
+
+    def _say(self, words: str) -> None:
+        """Tell what the next step waits for."""
+        self.on_step(dataclasses.replace(self._last, note=words))
 
     def _step(self, step: Step, done: int, evaluations: int) -> Step:
         """The loop's step, counted over all candidates, with previews that are drawn when somebody asks."""

@@ -6,6 +6,7 @@ import time
 
 import torch
 
+from studio.devices import PeakMemory
 from studio.illusions import adapters, metrics, reductions, study
 from studio.illusions.drawing import Drawing, Drawn, Picture
 from studio.illusions.failures import diagnose
@@ -29,6 +30,7 @@ def run(request: IllusionRequest, models: ModelStore, *, on_step: OnStep = ignor
     adapters.check(request, models.assets, models.models_dir)
     steps = request.steps * request.candidates * len(study.settings(request))
     on_step(Step(0, steps, note="Loading the model", labels=request.prompts))
+    peak = PeakMemory(models.device)
     columns = _draw(request, models, on_step)
     steps, evaluations = (sum(getattr(c.drawn, name) for c in columns) for name in ("steps", "evaluations"))
     on_step(Step(steps, steps, note="Scoring", evaluations=evaluations, labels=request.prompts))
@@ -44,6 +46,7 @@ def run(request: IllusionRequest, models: ModelStore, *, on_step: OnStep = ignor
         evaluations=evaluations,
         notes=drawing.notes,
         study=study.Study(request, scored, SCORER) if request.adapter_study else None,
+        peak_memory=peak.bytes,
     )
 
 

@@ -17,6 +17,7 @@ from studio.illusions.sheets import Reading, save_sheets
 from studio.illusions.study import Study
 from studio.illusions.views import View
 from studio.imaging import grid, write_png
+from studio.models.memory import gigabytes
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class IllusionResult:
     evaluations: int
     notes: tuple[str, ...]
     study: Study | None = None
+    peak_memory: int | None = None  # bytes on the GPU, or of the whole process where there is none
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write pictures, grids and animations into ``folder``; returns the summary that goes to result.json."""
@@ -57,6 +59,7 @@ class IllusionResult:
             "scorer": self.scorer,
             "seconds": round(self.seconds, 3),
             "evaluations": self.evaluations,
+            "peak_memory": self.peak_memory,
             "notes": [*self.notes, *self._said()],
             "prompts": list(self.request.prompts),
             "views": list(self.request.views),
@@ -67,9 +70,10 @@ class IllusionResult:
         }
 
     def _said(self) -> list[str]:
-        """How the best candidate stands with each of the failure modes, and what the views weighed."""
+        """The memory used, how the best candidate stands with each of the failure modes, and what the views weighed."""
         best = self.candidates[0]
-        said = [f"{failure.title}: {failure.words}" for failure in best.failures]
+        said = [] if self.peak_memory is None else [f"Memory: {gigabytes(self.peak_memory)} at the most."]
+        said += [f"{failure.title}: {failure.words}" for failure in best.failures]
         if best.weights is not None:
             shares = ", ".join(f"{share:.0%}" for share in best.weights)
             said.append(f"At the end of the run the views counted {shares}.")

@@ -56,7 +56,7 @@ class Written:
         if self.ratio is None:
             return change
         weight = layer.weight.float()
-        return (weight + change) * self.ratio - weight
+        return (weight + change) * self.ratio.to(weight.device) - weight
 
 
 class Rows:

@@ -12,8 +12,9 @@ from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
 from torch import nn
 from transformers import AutoTokenizer, CLIPModel, CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel
 
+from studio.devices import autoencoder_dtype
 from studio.errors import ModelFileError, ModelNotFoundError
-from studio.models import files
+from studio.models import files, memory
 from studio.models.clip import CLIP_MEAN, CLIP_STD, ClipScorer
 from studio.models.networks import Network, StableDiffusion
 from studio.models.sd3 import StableDiffusion3
@@ -68,6 +69,26 @@ def load_pipeline(name: str, folder: Path, device: torch.device, dtype: torch.dt
     return family(name, parts, scheduler, folder)
 
 
+def part_bytes(folder: Path, dtype: torch.dtype) -> dict[str, int]:
+    """Bytes of each part of a diffusers folder once it is loaded, from its headers; raises as ``load_pipeline``."""
+    parts = files.parts_there(folder, files.LAYOUTS[files.check_pipeline(folder)])
+    itemsizes = {part: _dtype(folder / part, dtype).itemsize for part in parts}
+    return {
+        part: sum(
+            memory.part_bytes(files.read_header(path), itemsizes[part]) for path in files.check_weights(folder / part)
+        )
+        for part in parts
+    }
+
+
+def _dtype(folder: Path, dtype: torch.dtype) -> torch.dtype:
+    """What the part in ``folder`` is loaded as."""
+    if folder.name != "vae":
+        return dtype
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return autoencoder_dtype(dtype, config.get("force_upcast", True))
+
+
 def load_stable_diffusion(name: str, folder: Path, device: torch.device, dtype: torch.dtype) -> StableDiffusion:
     """``load_pipeline`` for a folder that is known to be a StableDiffusionPipeline."""
     network = load_pipeline(name, folder, device, dtype)
@@ -77,12 +98,10 @@ def load_stable_diffusion(name: str, folder: Path, device: torch.device, dtype: 
 
 
 def _module(name: str, folder: Path, reader: Any, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    # The autoencoder stays in float32 on every device: SD's overflows in fp16.
-    wanted = torch.float32 if folder.name == "vae" else dtype
     variant = files.variant_in(folder)
     try:
         module = reader.from_pretrained(
-            folder, dtype=wanted, use_safetensors=True, local_files_only=True, variant=variant
+            folder, dtype=_dtype(folder, dtype), use_safetensors=True, local_files_only=True, variant=variant
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelFileError(
@@ -106,8 +125,8 @@ def load_clip(name: str, folder: Path, device: torch.device) -> ClipScorer:
     )
 
 
-def from_hub(name: str, device: torch.device, dtype: torch.dtype, *, offline: bool) -> Network:
-    """A repository in diffusers layout: from the local cache, or downloaded when there is a network."""
+def hub_folder(name: str, *, offline: bool) -> Path:
+    """The folder of a repository in diffusers layout: from the local cache, or downloaded when there is a network."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -121,7 +140,7 @@ def from_hub(name: str, device: torch.device, dtype: torch.dtype, *, offline: bo
             "connect to a network, or name a local folder.",
             field="model",
         ) from error
-    return load_pipeline(name, Path(folder), device, dtype)
+    return Path(folder)
 
 
 def _tokenizer(folder: Path) -> object:

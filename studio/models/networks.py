@@ -13,8 +13,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from studio.devices import with_less
 from studio.errors import RequestError
 from studio.models.adapters import Attached
+from studio.models.compiling import CompiledForward
+from studio.models.residence import Residence
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
 PREVIEW_FILE = "latent_preview.safetensors"
@@ -60,6 +63,8 @@ class Network(ABC):
         self.vae: nn.Module = parts["vae"]
         self.headrooms: dict[str, Any] = {}
         self.attached = Attached()
+        self.residence = Residence(self.parts, self.denoiser.device)
+        self.compiled: CompiledForward | None = None
         self._preview = self._preview_kernel(folder)
 
     @property
@@ -77,7 +82,8 @@ class Network(ABC):
 
     @property
     def device(self) -> torch.device:
-        return self.denoiser.device
+        """Where it computes; its parts may wait elsewhere (see ``residence``)."""
+        return self.residence.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -134,17 +140,24 @@ class Network(ABC):
 
     def encode(self, pictures: Tensor) -> Tensor:
         """Pictures in [-1, 1] (N x 3 x H x W) -> mean latents, unit variance (N x C x H/f x W/f)."""
-        moments = self.vae.encode(pictures.to(self.device, self.vae.dtype)).latent_dist
+        self.residence.bring("vae")
+        pictures = pictures.to(self.device, self.vae.dtype)
+        moments = with_less(lambda: self.vae.encode(pictures).latent_dist, self._tile, self.device)
         return (moments.mean.float() - self._shift) * self.vae.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents -> pictures, clamped to [-1, 1], float32."""
+        """Latents -> pictures, clamped to [-1, 1], float32; in tiles where memory is too short for whole ones."""
+        self.residence.bring("vae")
         scaled = latents.to(self.device, self.vae.dtype) / self.vae.config.scaling_factor + self._shift
-        return self.vae.decode(scaled, return_dict=False)[0].float().clamp(-1, 1)
+        pictures = with_less(lambda: self.vae.decode(scaled, return_dict=False)[0], self._tile, self.device)
+        return pictures.float().clamp(-1, 1)
+
+    def _tile(self) -> bool:
+        return self.residence.tile(self.residence.tile_side)
 
     def preview(self, latents: Tensor) -> Tensor:
         """A cheap linear picture of latents: N x 3 x (h * preview_scale) x (w * preview_scale) in [-1, 1]."""
-        weight, bias = self._preview
+        weight, bias = (kernel.to(latents.device) for kernel in self._preview)
         mapped = F.conv2d(latents.float(), weight, bias, padding=weight.shape[-1] // 2)
         return F.pixel_shuffle(mapped, self.preview_scale).clamp(-1, 1)
 

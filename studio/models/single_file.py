@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from studio.devices import seeded_noise
+from studio.devices import autoencoder_dtype, seeded_noise
 from studio.errors import ModelFileError
-from studio.models import files, headers, lora_files
+from studio.models import files, headers, lora_files, memory
 from studio.models.bpe import END, clip_tokenizer
 from studio.models.networks import Network, Prediction, StableDiffusion
 from studio.models.sdxl import StableDiffusionXL
@@ -109,9 +109,8 @@ def load(name: str, path: Path, configs: Path, device: torch.device, dtype: torc
     family_name, modules = _modules(path.name, header, configs)
     family, folder = FAMILIES[family_name], configs / family_name
     for part in family.parts:
-        # The autoencoder stays in float32 on every device: SD's overflows in fp16.
         tensors = _read(path, [key for key in header if key.startswith(part.prefix)])
-        _fill(part, modules[part.name], tensors, device, torch.float32 if part is VAE else dtype)
+        _fill(part, modules[part.name], tensors, device, _dtype(part, dtype))
     merges = configs / "clip" / "merges.txt"
     tokenizers = {part: clip_tokenizer(merges, pad) for part, pad in family.pads.items()}
     said = noise(header, notes)
@@ -125,6 +124,17 @@ def shapes(path: Path, configs: Path) -> lora_files.Shapes:
     """The weights of the checkpoint at ``path`` that adapters can change: its family's, if its header is sound."""
     _, modules = _modules(path.name, files.read_header(path), configs)
     return lora_files.shapes_of({name: module for name, module in modules.items() if name != VAE.name})
+
+
+def part_bytes(path: Path, configs: Path, dtype: torch.dtype) -> dict[str, int]:
+    """Bytes of each part of the checkpoint once it is loaded, from its header; raises as ``load`` does."""
+    header = files.read_header(path)
+    parts = FAMILIES[headers.family_of(path.name, header, widths(configs))].parts
+    return {part.name: memory.part_bytes(header, _dtype(part, dtype).itemsize, part.prefix) for part in parts}
+
+
+def _dtype(part: Part, dtype: torch.dtype) -> torch.dtype:
+    return autoencoder_dtype(dtype) if part is VAE else dtype
 
 
 def widths(configs: Path) -> dict[int, str]:
@@ -148,7 +158,7 @@ def measured_prediction(network: Network) -> Prediction:
     """What the network predicts, from its answer to pure noise: noise is that very picture, velocity is not."""
     x = seeded_noise((1, network.channels, 32, 32), 0, network.device)
     with torch.inference_mode():
-        conditions = network.encode_prompts([""])
+        conditions = network.encode_adapted([""], ())
         answer = network.predict(x, torch.tensor(999, device=network.device), conditions, {})
     likeness = torch.nn.functional.cosine_similarity(answer.flatten(), x.flatten(), dim=0)
     return "epsilon" if likeness > 0.5 else "v_prediction"

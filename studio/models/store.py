@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
-import gc
 import json
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 
-from studio.devices import memory_budget, pick_device, pick_dtype
+from studio.devices import free_memory, is_out_of_memory, memory_budget, pick_device, pick_dtype, release, total_memory
 from studio.errors import ModelError, OutOfMemoryError
-from studio.models import loading, single_file
+from studio.models import loading, memory, single_file
 from studio.models.adapters import Attached, attach
 from studio.models.clip import ClipScorer
+from studio.models.compiling import CompiledForward
 from studio.models.networks import Network
 from studio.models.refs import Ref, resolve
+from studio.models.residence import Residence
 
 Model = Network | ClipScorer
+CPU = torch.device("cpu")
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How models are loaded and run: a name of ``devices.DTYPES`` or auto, moved in parts or not, compiled or not."""
+
+    dtype: str = "auto"
+    offload: memory.Offload = "auto"
+    compiled: bool = False
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Bytes of the loaded models, least recently used first, and of the device as a whole."""
+
+    models: Mapping[str, int]
+    free: int
+    total: int
 
 
 class ModelStore:
@@ -35,11 +57,14 @@ class ModelStore:
         device: str = "auto",
         memory_gb: float | None = None,
         offline: bool = False,
+        options: Options = Options(),
     ) -> None:
         self.assets, self.models_dir, self.offline = assets, models_dir, offline
         self.device = pick_device(device)
-        self.dtype = pick_dtype(self.device)
+        self.dtype = pick_dtype(self.device, options.dtype)
+        self.options = options
         self.budget = memory_budget(self.device, memory_gb)
+        self.most = sys.maxsize if memory_gb is None else self.budget
         self._loaded: OrderedDict[str, Model] = OrderedDict()
         self._leased: set[str] = set()
         self._changed = threading.Condition()
@@ -62,13 +87,16 @@ class ModelStore:
         with self.lease(name) as model:
             try:
                 return work(model)
-            except (torch.OutOfMemoryError, MemoryError) as error:
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 error.with_traceback(None)  # the frames hold the tensors that filled the memory
             self.evict_idle()
             try:
                 return work(model)
-            except (torch.OutOfMemoryError, MemoryError):
-                pass
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
         raise OutOfMemoryError(f"{name} ran out of memory on {self.device}: choose a smaller size or fewer views.")
 
     @contextmanager
@@ -92,6 +120,16 @@ class ModelStore:
     def bytes_used(self) -> int:
         return sum(_size_of(model) for model in self._loaded.values())
 
+    def usage(self) -> Usage:
+        """What models fill at the moment; any thread may ask."""
+        with self._changed:
+            models = {name: _size_of(model) for name, model in self._loaded.items()}
+        return Usage(models, free_memory(self.device), total_memory(self.device))
+
+    def free_memory(self, held: int = 0) -> int:
+        """Bytes that a model could fill which holds ``held`` of them already."""
+        return min(free_memory(self.device) + held, self.most)
+
     def _get(self, name: str) -> Model:
         with self._changed:
             if name in self._loaded:
@@ -100,7 +138,12 @@ class ModelStore:
         ref = resolve(name, self.assets, self.models_dir)
         try:
             model = self._load(ref)
-        except (torch.OutOfMemoryError, MemoryError):
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            error.with_traceback(None)
+            model = None
+        if model is None:
             self.evict_idle()
             model = self._load(ref)
         with self._changed:
@@ -109,14 +152,47 @@ class ModelStore:
         return model
 
     def _load(self, ref: Ref) -> Model:
-        if ref.path is None:
-            return loading.from_hub(ref.name, self.device, self.dtype, offline=self.offline)
-        if ref.kind == "file":
-            return single_file.load(ref.name, ref.path, self.assets / "configs", self.device, self.dtype)
-        config = ref.path / "config.json"
+        path = loading.hub_folder(ref.name, offline=self.offline) if ref.path is None else ref.path
+        config = path / "config.json"
         if config.exists() and json.loads(config.read_text(encoding="utf-8")).get("model_type") == "clip":
-            return loading.load_clip(ref.name, ref.path, self.device)
-        return loading.load_pipeline(ref.name, ref.path, self.device, self.dtype)
+            return loading.load_clip(ref.name, path, self.device)
+        configs = self.assets / "configs"
+        if ref.kind == "file":
+            place = self._place(path.name, single_file.part_bytes(path, configs, self.dtype))
+            return self._settled(single_file.load(ref.name, path, configs, place, self.dtype))
+        place = self._place(ref.name, loading.part_bytes(path, self.dtype))
+        return self._settled(loading.load_pipeline(ref.name, path, place, self.dtype))
+
+    def _place(self, name: str, parts: Mapping[str, int]) -> torch.device:
+        """Where a model of this size is loaded to: the device, or the CPU's memory, to be brought over in parts.
+
+        Raises OutOfMemoryError when it fits in neither, even with every idle model gone.
+        """
+        if sum(parts.values()) > self.free_memory():
+            self.evict_idle()
+        free = self.free_memory()
+        movable = self.device.type == "cuda" or self._offload != "never"
+        refused = memory.refusal(name, parts, free, free_memory(CPU) if movable else 0, self._offload)
+        if refused is not None:
+            raise OutOfMemoryError(refused, field="model")
+        return self.device if sum(parts.values()) <= free and self._offload != "always" else CPU
+
+    @property
+    def _offload(self) -> memory.Offload:
+        """Nothing is gained by moving parts where the processor and the device share one memory."""
+        if self.device.type == "cuda" or (self.device.type == "mps" and self.options.offload == "always"):
+            return self.options.offload
+        return "never"
+
+    def _settled(self, network: Network) -> Network:
+        """A network fresh from its files, with its place on the device."""
+        offloaded = network.device != self.device and network.device == CPU
+        network.residence = Residence(network.parts, self.device, self._offload, self)
+        if offloaded:
+            network.residence.settle(True)
+        if self.options.compiled:
+            network.compiled = CompiledForward(network.denoiser, network.attached, network.residence)
+        return network
 
     def _evict_until(self, budget: int) -> None:
         with self._changed:
@@ -124,9 +200,7 @@ class ModelStore:
                 if self.bytes_used() <= budget:
                     break
                 del self._loaded[name]
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        release(self.device)
 
     def network(self, name: str, work: Callable[[Network], T]) -> T:
         """``with_model`` for a text-to-image model; refuses anything else by name."""

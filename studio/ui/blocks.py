@@ -202,9 +202,9 @@ def _asked_tab(request: gr.Request) -> Any:
 
 
 def model_chip(workbench: Workbench, name: str) -> Markup:
-    """The model's family and the device it runs on, as far as that is known without loading anything."""
+    """The model's family, its device and what loaded models fill, as far as that is known without loading anything."""
     choice = next((choice for choice in workbench.models() if choice.name == name), None)
-    parts = [choice.family if choice else "", device_name(workbench.settings.device)]
+    parts = [choice.family if choice else "", device_name(workbench.settings.device), workbench.memory()]
     text = " · ".join(filter(None, parts))
     return tag("span", text, cls="device", title=choice.about if choice else None) if text else NOTHING
 

@@ -6,8 +6,12 @@ import threading
 import pytest
 import torch
 
+from studio import illusions
 from studio.errors import ModelError, ModelNotFoundError, OutOfMemoryError
-from studio.models.store import ModelStore
+from studio.illusions.request import IllusionRequest
+from studio.models import loading
+from studio.models import store as store_module
+from studio.models.store import ModelStore, Options
 
 GB = 1024**3
 
@@ -93,3 +97,52 @@ def test_a_hub_id_without_a_network_says_so(assets):
     store = ModelStore(assets, device="cpu", offline=True)
     with pytest.raises(ModelNotFoundError, match="not in the local cache"), store.lease("owner/name"):
         pass
+
+
+def test_a_model_larger_than_memory_is_refused_before_anything_is_loaded(tiny_pipeline, assets, monkeypatch):
+    monkeypatch.setattr(loading, "load_pipeline", lambda *args: pytest.fail("was loaded"))
+    size = sum(loading.part_bytes(tiny_pipeline, torch.float32).values())
+    store = ModelStore(assets, device="cpu", memory_gb=(size - 1) / GB)
+    said = f"needs {size / 1024**2:.0f} MB of memory and {size / 1024**2:.0f} MB is free: .*--dtype"
+    with (
+        pytest.raises(OutOfMemoryError, match=said),
+        store.lease(str(tiny_pipeline)),
+    ):
+        pass
+
+
+def test_idle_models_make_room_for_one_that_would_not_fit_beside_them(two, monkeypatch):
+    size = two.bytes_used()
+    monkeypatch.setattr(store_module, "free_memory", lambda device: int(1.5 * size) - two.bytes_used())
+    with two.lease("two"):
+        assert two.loaded() == ("two",)
+
+
+def test_the_bytes_told_from_headers_are_those_that_are_loaded(tiny_pipeline, tiny_sdxl, tiny_sd3):
+    for folder in (tiny_pipeline, tiny_sdxl, tiny_sd3):
+        for dtype in (torch.float32, torch.bfloat16):
+            network = loading.load_pipeline("tiny", folder, torch.device("cpu"), dtype)
+            saved = {
+                name: {id(t): t.nbytes for t in part.state_dict(keep_vars=True).values()}
+                for name, part in network.residence.parts.items()
+            }
+            assert loading.part_bytes(folder, dtype) == {name: sum(found.values()) for name, found in saved.items()}
+
+
+def test_usage_names_what_is_loaded_and_what_is_free(two):
+    usage = two.usage()
+    assert usage.models == {"one": two.bytes_used()}
+    assert 0 < usage.free < usage.total
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_on_the_cpu_is_there_for_who_asks_and_draws_nearly_the_same(dtype, tiny_pipeline, assets):
+    wanted = IllusionRequest(model=str(tiny_pipeline), steps=2)
+    stores = [ModelStore(assets, device="cpu", options=Options(dtype=name)) for name in ("auto", dtype)]
+    whole, half = (illusions.run(wanted, each).candidates[0].image for each in stores)
+    store = stores[1]
+    with store.lease(wanted.model) as network:
+        assert network.denoiser.dtype == network.parts["text_encoder"].dtype == getattr(torch, dtype)
+        assert network.vae.dtype == torch.float32
+    off = [abs(a - b) for a, b in zip(whole.tobytes(), half.tobytes(), strict=True)]
+    assert 0 < sum(off) / len(off) < 8  # of 255
