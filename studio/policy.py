@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from studio import passes
 from studio.errors import PolicyError, nearest, shortened
 from studio.settings import Settings
 
@@ -24,6 +25,7 @@ class Illusion(Protocol):
     steps: int
     candidates: int
     size: int | None
+    space: passes.Space
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,12 @@ def _illusion_problems(request: Illusion, limits: Limits, allowed_models: Collec
     for name, prompt in _prompts(request):
         if len(prompt) > limits.max_prompt:
             yield name, f"at most {limits.max_prompt} characters are allowed here, got {len(prompt):,}; shorten it"
-    cost = 2 * len(request.views) * request.steps * request.candidates
+    each = passes.expected(request.space, request.views, request.steps)
+    cost = 2 * len(request.views) * each * request.candidates
     if cost > limits.max_evaluations:
         yield (
             "candidates",
-            f"{len(request.views)} views x {request.steps} steps x {request.candidates} candidates are up to {cost:,} "
+            f"{len(request.views)} views x {each} steps x {request.candidates} candidates are up to {cost:,} "
             f"evaluations, and at most {limits.max_evaluations:,} are allowed here; lower steps or candidates",
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from studio import passes
 from studio.errors import RequestError, shortened
 from studio.illusions import puzzle, reductions
 from studio.illusions.admission import check_specs
@@ -18,13 +19,17 @@ def check(request: IllusionRequest) -> None:
 
 
 def evaluations(request: IllusionRequest) -> int:
-    """How many rows the network will evaluate: distinct (view, prompt) pairs of each step whose weight is not zero."""
+    """How many rows the network will evaluate: distinct (view, prompt) pairs of each pass whose weight is not zero.
+
+    With space=auto the model is measured before it is known where the views act; this is what their words tell.
+    """
     specs = _specs(request)
+    each = passes.expected(request.space, request.views, request.steps)
     by_view = [_rows(spec, prompt, request) for spec, prompt in zip(specs, request.prompts, strict=True)]
     if reductions.resolve(request.reduction, check_specs(specs), request.weights).weights == "turns":
-        per_run = sum(len(by_view[step % len(by_view)]) for step in range(request.steps))
+        per_run = sum(len(by_view[step % len(by_view)]) for step in range(each))
     else:
-        per_run = request.steps * len(set().union(*by_view))
+        per_run = each * len(set().union(*by_view))
     return per_run * request.candidates
 
 
