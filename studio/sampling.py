@@ -279,16 +279,16 @@ def denoise(
     steps, evaluations, done = len(scheduler.timesteps), 0, 0
     for index, t in enumerate(scheduler.timesteps):
         sigma, predict.t = sigma_at(scheduler, index), t
-        scale = scheduler.scale_model_input(noise.new_ones(()), t) if scaled else 1.0
         for left in reversed(range(travel.at(index, steps))):
-            x = latents * scale
+            x = scheduler.scale_model_input(latents, t) if scaled else latents
             prediction, evaluated = combine(guider(index, sigma), x, predict, sigma)
             clean = clean_estimate(prediction, x, sigma, network.prediction)
             if left:
                 lower = sigma_at(scheduler, index + 1) if index + 1 < steps else 0.0
                 # Beyond all seeds of pictures, so that no picture begins with what another one is given here.
                 fresh = seeded_noise(tuple(x.shape), travel.seed + (done + 1) * 2**32, x.device)
-                latents = gone_back(clean, x, fresh, (sigma, lower), network.prediction) / scale
+                scale = scheduler.scale_model_input(noise.new_ones(()), t) if scaled else 1.0
+                latents = gone_back(clean, x, fresh * network.noise_scale, (sigma, lower), network.prediction) / scale
             else:
                 latents = scheduler.step(prediction, t, latents, return_dict=False)[0]
             evaluations, done = evaluations + evaluated, done + 1

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from studio.devices import seeded_noise
 from studio.illusions import joining, picture_space, reductions, spaces
-from studio.illusions.admission import admit, check_set
+from studio.illusions.admission import admit, check_set, check_specs
 from studio.illusions.failures import Noise, Watch
 from studio.illusions.puzzle import cut
 from studio.illusions.request import IllusionRequest
-from studio.illusions.views import View, build
+from studio.illusions.views import View, build, parse_spec
 from studio.imaging import to_picture
 from studio.models.clip import ClipScorer
 from studio.models.networks import Network
@@ -52,16 +52,15 @@ class Drawing:
     def __init__(self, request: IllusionRequest, network: Network, scorer: ClipScorer | None, on_step: OnStep) -> None:
         self.request, self.network, self.scorer, self.on_step = request, network, scorer, on_step
         self.cells = network.cells(request.size)
-        codes = tuple(build(spec, self.cells, network.factor) for spec in request.views)
-        self.reduction = reductions.resolve(request.reduction, check_set(codes), request.weights)
-        self.space = spaces.choose(request.space, codes, network)
-        pictures = tuple(spaces.of_pictures(view, self.cells * network.factor) for view in codes)
-        self.views = pictures if self.space.in_pictures or network.in_pixels else codes
+        kind = check_specs([parse_spec(spec) for spec in request.views])
+        self.reduction = reductions.resolve(request.reduction, kind, request.weights)
+        self.space = spaces.choose(request.space, request.views, network, self.cells)
+        self.views, self.notes = self.space.views, list(self.space.notes)
+        check_set(self.views)
         for view in self.views:
             admit(view)
         if request.puzzle:
             cut(self.views)
-        self.notes = list(self.space.notes)
         self.travel = IN_PICTURES if self.space.in_pictures else NOWHERE
         self.passes = self.travel.passes(request.steps)
         self.evaluations = 0
@@ -100,7 +99,7 @@ class Drawing:
         weigh = None if self.scorer is None else self._weigh
         guider = joining.guider(self.reduction, by_view, network.prediction, self.request.weights, weigh)
         together = self.reduction.kind == "orthogonal" and self.reduction.weights != "turns"
-        watch = Watch(network.prediction, by_view if together else ())
+        watch = Watch(network.prediction, by_view if together else (), network.noise_scale)
         report = self._reporting(index, self.evaluations)
         latents = denoise(network, self._scheduler(), watch.over(guider), noise, report)
         self._decoding(index)

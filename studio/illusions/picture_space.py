@@ -147,15 +147,16 @@ class InPictures:
         kind = self.network.prediction
         joined = from_clean(clean, at.x, at.sigma, kind)
         noise = noise_estimate(joined, at, kind)
-        kept = torch.ones(len(noise), 1, 1, 1, device=noise.device)
+        kept = noise.new_ones(len(noise), 1, 1, 1)
         for track in dict.fromkeys(self.tracks[index] for index in own):
             here = Moment(track.show(at.x), at.sigma)
             powers = [power(noise_estimate(own[i], here, kind)) for i in own if self.tracks[i] == track]
             kept[track.index] = (power(track.show(noise)) / (sum(powers) / len(powers)).clamp_min(1e-12))[0]
-        self._noise.append(torch.stack([power(noise).mean(), neighbour_correlation(noise), kept.mean()]))
         # Flow begins at nothing but noise, which no estimate of the picture changes.
         if self.entry.rectified and math.isfinite(at.sigma):
-            joined = from_noise(noise / kept.clamp_min(1e-12).sqrt(), at, kind)
+            noise, kept = noise / kept.clamp_min(1e-12).sqrt(), torch.ones_like(kept)
+            joined = from_noise(noise, at, kind)
+        self._noise.append(torch.stack([power(noise).mean(), neighbour_correlation(noise), kept.mean()]))
         return joined
 
     def _decode(self, codes: Tensor) -> Tensor:

@@ -19,38 +19,45 @@ FINEST = 256  # cells along a side; finer ones make no better picture, and puzzl
 
 @dataclass(frozen=True)
 class Chosen:
-    """``in_pictures``: clean estimates are decoded, joined as pictures and encoded again. ``notes`` say why."""
+    """The views as pictures are seen through them, where they act, and why.
 
+    ``in_pictures``: clean estimates are decoded, joined as pictures and encoded again.
+    """
+
+    views: tuple[View, ...]
     in_pictures: bool
     notes: tuple[str, ...]
 
 
-def choose(space: Space, views: Sequence[View], network: Network) -> Chosen:
-    """Codes where they carry every view, else pictures; ViewError for space=latent with a view that they cannot carry.
+def choose(space: Space, specs: Sequence[str], network: Network, cells: int) -> Chosen:
+    """Codes (``cells`` wide) where they carry every view, else pictures.
 
-    ``views`` are built for the codes.
+    ViewError for space=latent with a view that the codes cannot carry.
     """
+    side = cells * network.factor
     if network.in_pixels:
-        return Chosen(False, ("This model has no autoencoder: its views act on the picture itself, and are exact.",))
+        why = "This model has no autoencoder: its views act on the picture itself, and are exact."
+        return Chosen(_of_pictures(specs, side), False, (why,))
     if space == "picture":
-        return Chosen(True, ("The views act on decoded pictures, as space=picture asks.",))
+        why = "The views act on decoded pictures, as space=picture asks."
+        return Chosen(_of_pictures(specs, side), True, (why,))
+    views = tuple(build(spec, cells, network.factor) for spec in specs)
     measured = [(view, measured_headroom(view, network)) for view in views if str(view.spec) != "identity"]
     said = tuple(f"{view.title}: {found}." for view, found in measured)
+    lost = [view.title for view, found in measured if not carried(found)]
     if space == "latent":
         for view, found in measured:
             check_headroom(view, found)
-        return Chosen(False, said)
-    lost = [view.title for view, found in measured if not carried(found)]
-    if lost:
+    elif lost:
         why = f"The views act on decoded pictures, since this model's codes cannot carry {' and '.join(lost)}."
-        return Chosen(True, (why, *said))
-    return Chosen(False, (*said, "The views act on codes, which carry them; space=picture has them act on pictures."))
+        return Chosen(_of_pictures(specs, side), True, (why, *said))
+    return Chosen(views, False, ("The views act on this model's codes, which carry them.", *said))
 
 
-def of_pictures(view: View, side: int) -> View:
-    """The same view for pictures ``side`` pixels wide, whose cells are as small as they can be (``FINEST``)."""
+def _of_pictures(specs: Sequence[str], side: int) -> tuple[View, ...]:
+    """Views of pictures ``side`` pixels wide, their cells as small as is of use."""
     cell = next(cell for cell in range(1, side + 1) if side % cell == 0 and side // cell <= FINEST)
-    return build(view.spec, side // cell, cell)
+    return tuple(build(spec, side // cell, cell) for spec in specs)
 
 
 def pixel_by_pixel(view: View) -> View:

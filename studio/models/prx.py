@@ -6,7 +6,6 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from studio.models.networks import Conditions, LatentRGB, Network, Prediction, tokenized
