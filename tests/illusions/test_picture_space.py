@@ -43,8 +43,8 @@ def load(folder):
 
 
 def wanted(folder, **changes):
-    settings = {"model": str(folder), "steps": 5, "prompts": ("a fox", "a penguin"), "views": ("identity", "negate")}
-    return IllusionRequest(**settings | changes)
+    settings = {"model": str(folder), "steps": 5, "prompts": ("a fox", "a penguin"), "space": "picture"}
+    return IllusionRequest(**settings | {"views": ("identity", "negate")} | changes)
 
 
 def guider(network, views, prompts, reduction="mean", scale=4.0):
@@ -91,7 +91,7 @@ def test_every_family_draws_views_that_its_codes_lose(folder, scheduler, models)
 
 
 def test_codings_and_passes_are_in_the_notes(tiny_pipeline, models):
-    request = wanted(tiny_pipeline, space="picture", views=("identity", "rotate_180"))
+    request = wanted(tiny_pipeline, views=("identity", "rotate_180"))
     notes = illusions.run(request, models).notes
     assert notes[0] == "The views act on decoded pictures, as space=picture asks."
     made = passes.IN_PICTURES.passes(5)
@@ -103,7 +103,7 @@ def test_codings_and_passes_are_in_the_notes(tiny_pipeline, models):
 def test_codes_that_carry_all_views_are_used(tiny_pipeline, models):
     with models.lease(str(tiny_pipeline)) as network:
         network.headrooms["rotate_180 16"] = CARRIED
-    request = wanted(tiny_pipeline, views=("identity", "rotate_180"))
+    request = wanted(tiny_pipeline, views=("identity", "rotate_180"), space="auto")
     found = illusions.run(request, models)
     assert found.notes[0] == "The views act on this model's codes, which carry them."
     assert "Half turn" in found.notes[1]
