@@ -36,6 +36,7 @@ class Travel:
 
 
 NOWHERE = Travel()
+AGAIN, TRACK = 1, 2  # what further noise of a picture is for: see ``devices.derived_seed``
 IN_PICTURES = Travel(repeats=2)
 """What picture space does: LookingGlass (arXiv 2504.08902) repeats in the same part of the run, five times."""
 

@@ -16,9 +16,9 @@ from diffusers import (
 )
 from torch import Tensor
 
-from studio.devices import seeded_noise
+from studio.devices import derived_seed, seeded_noise
 from studio.models.networks import Conditions, Network, Prediction
-from studio.passes import NOWHERE, Travel
+from studio.passes import AGAIN, NOWHERE, Travel
 from studio.progress import OnStep, Step, ignore
 
 SCHEDULERS: Mapping[str, Callable[[dict[str, Any]], Any]] = {
@@ -285,8 +285,7 @@ def denoise(
             clean = clean_estimate(prediction, x, sigma, network.prediction)
             if left:
                 lower = sigma_at(scheduler, index + 1) if index + 1 < steps else 0.0
-                # Beyond all seeds of pictures, so that no picture begins with what another one is given here.
-                fresh = seeded_noise(tuple(x.shape), travel.seed + (done + 1) * 2**32, x.device)
+                fresh = seeded_noise(tuple(x.shape), derived_seed(travel.seed, AGAIN, done), x.device)
                 scale = scheduler.scale_model_input(noise.new_ones(()), t) if scaled else 1.0
                 latents = gone_back(clean, x, fresh * network.noise_scale, (sigma, lower), network.prediction) / scale
             else:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from studio.devices import seeded_noise
+from studio.devices import derived_seed, seeded_noise
 from studio.passes import NOWHERE, Travel
 from studio.sampling import (
     FLOW_SCHEDULERS,
@@ -48,6 +48,34 @@ def test_going_back_keeps_the_clean_picture_and_the_strength_of_the_noise(kind):
     torch.testing.assert_close(x, expected)
     torch.testing.assert_close(clean_estimate(from_clean(clean, x, sigma, kind), x, sigma, kind), clean)
     assert ((x - a * clean) / b).std().item() == pytest.approx(1, abs=0.02)
+
+
+def test_noise_on_the_way_is_new_noise():
+    """Noise that went back in must not be what the run began with: that would add up instead of taking its place."""
+    seen, clean = [], torch.zeros(1, 4, 64, 64)
+
+    def guider(step, sigma):
+        def join(sums, at):
+            seen.append(at.x)
+            return from_clean(clean, at.x, at.sigma, "epsilon")
+
+        return Plan([[]], join)
+
+    start = seeded_noise((1, 4, 64, 64), 5, CPU)
+    network = SimpleNamespace(prediction="epsilon", noise_scale=1.0)
+    travel = Travel(repeats=4, start=0.25, end=0.75, seed=5)
+    denoise(network, build_scheduler("ddim", BETAS, 4, CPU), guider, start, travel=travel)
+    repeated = [x.flatten() for x in seen[1:9]]
+    for x, earlier in zip(repeated[1:4], repeated, strict=False):
+        assert (x.std() / earlier.std()).item() == pytest.approx(1, abs=0.02)
+        assert 0 < torch.corrcoef(torch.stack([x, earlier]))[0, 1] < 0.99
+    assert torch.corrcoef(torch.stack([repeated[-1], start.flatten()]))[0, 1].abs() < 0.2
+
+
+def test_derived_seeds_differ_in_the_bits_that_count():
+    seeds = {derived_seed(seed, kind, index) for seed in range(3) for kind in (1, 2) for index in range(50)}
+    assert len(seeds) == 300
+    assert all(0 <= seed < 2**32 for seed in seeds)
 
 
 @pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))

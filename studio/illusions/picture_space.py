@@ -15,13 +15,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from studio.devices import seeded_noise
+from studio.devices import derived_seed, seeded_noise
 from studio.illusions.failures import Noise, neighbour_correlation
 from studio.illusions.joining import WEIGH_EVERY, Weigh, from_noise, noise_estimate, power
 from studio.illusions.reductions import Entry
 from studio.illusions.spaces import pixel_by_pixel
 from studio.illusions.views import View
 from studio.models.networks import Network
+from studio.passes import TRACK
 from studio.sampling import Moment, Plan, Term, clean_estimate, from_clean
 
 
@@ -90,8 +91,8 @@ class InPictures:
     def noise_of(self, seed: int, cells: int) -> Tensor:
         """What every track starts from, count x C x cells x cells; the first one as a run on codes does."""
         shape, device = (1, self.network.channels, cells, cells), self.network.device
-        # Seeds beyond those of pictures and of time travel, so that no noise comes twice.
-        return torch.cat([seeded_noise(shape, seed + (i << 48), device) for i in range(self.tracks[0].count)])
+        others = [derived_seed(seed, TRACK, index) for index in range(1, self.tracks[0].count)]
+        return torch.cat([seeded_noise(shape, each, device) for each in (seed, *others)])
 
     def cost(self, steps: int) -> str:
         """What this run took, in words; called when it is finished."""

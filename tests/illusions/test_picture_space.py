@@ -249,6 +249,13 @@ def test_passes_are_foreseen_from_the_words(space, views, expected):
     assert evaluations(request) == expected * 4 * 3
 
 
+def test_every_track_starts_from_noise_of_its_own_and_the_first_one_as_on_codes(tiny_pipeline):
+    joint = guider(load(tiny_pipeline), ("identity", "negate", "rotate_90"), ("a fox",) * 3)
+    first, *others = joint.noise_of(3, 64).flatten(1)
+    assert torch.equal(first, seeded_noise((1, 4, 64, 64), 3, CPU).flatten())
+    assert torch.corrcoef(torch.stack([first, *others])).triu(1).abs().max() < 0.05
+
+
 def test_terms_of_tracks_name_their_views_in_their_rows():
     track = tracks([build("rotate_180", 8)])[0]
     assert Term(1.0, "a fox", track).row == ("rotate_180", "a fox", ())
