@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -177,3 +178,11 @@ def with_less(work: Callable[[], T], lessen: Callable[[], bool], device: torch.d
 def seeded_noise(shape: tuple[int, ...], seed: int, device: torch.device) -> Tensor:
     """Standard normal noise, drawn on the CPU so that a seed means the same picture on every device."""
     return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)).to(device)
+
+
+def derived_seed(seed: int, *path: int) -> int:
+    """A seed for further noise of the picture ``seed``, another one for every ``path``.
+
+    Torch's generator for the CPU looks at the lowest 32 bits of a seed only, so that adding to one does not do.
+    """
+    return int(np.random.SeedSequence([seed, *path]).generate_state(1)[0])

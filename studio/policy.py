@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from studio import passes
 from studio.errors import PolicyError, nearest, shortened
 from studio.settings import Settings
 
@@ -26,6 +27,7 @@ class Illusion(Protocol):
     size: int | None
     adapters: dict[str, str]
     adapter_study: bool
+    space: passes.Space
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,12 @@ def _illusion_problems(request: Illusion, limits: Limits, allowed_models: Collec
     for name, prompt in _prompts(request):
         if len(prompt) > limits.max_prompt:
             yield name, f"at most {limits.max_prompt} characters are allowed here, got {len(prompt):,}; shorten it"
-    settings = _most_settings(request)
-    cost = 2 * len(request.views) * request.steps * request.candidates * settings
+    each, settings = passes.expected(request.space, request.views, request.steps), _most_settings(request)
+    cost = 2 * len(request.views) * each * request.candidates * settings
     if cost > limits.max_evaluations:
         yield (
             "candidates",
-            f"{len(request.views)} views x {request.steps} steps x {request.candidates} candidates"
+            f"{len(request.views)} views x {each} steps x {request.candidates} candidates"
             f"{f' x {settings} settings' if settings > 1 else ''} are up to {cost:,} evaluations, "
             f"and at most {limits.max_evaluations:,} are allowed here; lower steps or candidates",
         )

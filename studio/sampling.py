@@ -16,9 +16,10 @@ from diffusers import (
 )
 from torch import Tensor
 
-from studio.devices import with_less
+from studio.devices import derived_seed, seeded_noise, with_less
 from studio.models.compiling import COMPILING
 from studio.models.networks import Conditions, Network, Prediction
+from studio.passes import AGAIN, NOWHERE, Travel
 from studio.progress import OnStep, Step, ignore
 
 SCHEDULERS: Mapping[str, Callable[[dict[str, Any]], Any]] = {
@@ -144,8 +145,8 @@ def _answers(terms: Sequence[Term], x: Tensor, predict: Predict) -> tuple[dict[R
             shown[term.row] = term.view.show(x)
     if not shown:
         return {}, 0
-    rows = [row for row in shown for _ in range(len(x))]
-    answers = predict(torch.cat(list(shown.values())), rows).float().split(len(x))
+    rows = [row for row, seen in shown.items() for _ in seen]
+    answers = predict(torch.cat(list(shown.values())), rows).float().split([len(seen) for seen in shown.values()])
     return dict(zip(shown, answers, strict=True)), len(rows)
 
 
@@ -281,6 +282,17 @@ def _scales(rows: Sequence[Row], device: torch.device) -> dict[str, Tensor]:
     }
 
 
+def gone_back(clean: Tensor, x: Tensor, fresh: Tensor, sigmas: tuple[float, float], kind: Prediction) -> Tensor:
+    """x at the first one of ``sigmas`` again, after a step down to the second and new noise in place of what it took.
+
+    With x = a clean + b eps, eps becomes k eps + sqrt(1 - k^2) fresh, k being the second sigma over the first.
+    """
+    sigma, lower = sigmas
+    share, kept = noise_share(sigma), lower / sigma
+    a, b = (1 - share, share) if kind == "flow" else ((1 + sigma**2) ** -0.5, sigma * (1 + sigma**2) ** -0.5)
+    return a * clean + kept * (x - a * clean) + b * (1 - kept**2) ** 0.5 * fresh
+
+
 @torch.inference_mode()
 def denoise(
     network: Network,
@@ -288,24 +300,32 @@ def denoise(
     guider: Guider,
     noise: Tensor,
     on_step: OnStep = ignore,
+    travel: Travel = NOWHERE,
     predict: Predictor | None = None,
 ) -> Tensor:
-    """From standard normal ``noise`` (B x C x h x w) to clean latents, one batched forward per step.
+    """From standard normal ``noise`` (B x C x h x w) to clean latents, one batched forward per pass.
 
     ``predict`` serves several pictures of one run (None: this one alone). ``on_step`` gets the sigma, the clean
     estimate and the evaluations so far; what it raises ends the run.
     """
     # Flow needs no scaling at all, so its Euler scheduler does not speak of any.
     scaled = not isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
-    latents = noise * scheduler.init_noise_sigma if scaled else noise
+    latents = noise * network.noise_scale * (scheduler.init_noise_sigma if scaled else 1.0)
     predict = predict or Predictor(network)
-    total, evaluations = len(scheduler.timesteps), 0
+    steps, evaluations, done = len(scheduler.timesteps), 0, 0
     for index, t in enumerate(scheduler.timesteps):
         sigma, predict.t = sigma_at(scheduler, index), t
-        x = scheduler.scale_model_input(latents, t) if scaled else latents
-        prediction, evaluated = combine(guider(index, sigma), x, predict, sigma)
-        latents = scheduler.step(prediction, t, latents, return_dict=False)[0]
-        evaluations += evaluated
-        clean = clean_estimate(prediction, x, sigma, network.prediction)
-        on_step(Step(index=index + 1, total=total, sigma=sigma, evaluations=evaluations, clean=clean))
+        for left in reversed(range(travel.at(index, steps))):
+            x = scheduler.scale_model_input(latents, t) if scaled else latents
+            prediction, evaluated = combine(guider(index, sigma), x, predict, sigma)
+            clean = clean_estimate(prediction, x, sigma, network.prediction)
+            if left:
+                lower = sigma_at(scheduler, index + 1) if index + 1 < steps else 0.0
+                fresh = seeded_noise(tuple(x.shape), derived_seed(travel.seed, AGAIN, done), x.device)
+                scale = scheduler.scale_model_input(noise.new_ones(()), t) if scaled else 1.0
+                latents = gone_back(clean, x, fresh * network.noise_scale, (sigma, lower), network.prediction) / scale
+            else:
+                latents = scheduler.step(prediction, t, latents, return_dict=False)[0]
+            evaluations, done = evaluations + evaluated, done + 1
+            on_step(Step(done, travel.passes(steps), sigma=sigma, evaluations=evaluations, clean=clean))
     return latents

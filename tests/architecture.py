@@ -22,7 +22,7 @@ LAYERS = (
         "studio.snapshots",
         "studio.jobs",
     ),
-    ("studio.policy", "studio.presets", "studio.requests", "studio.sampling", "studio.models"),
+    ("studio.policy", "studio.passes", "studio.presets", "studio.requests", "studio.sampling", "studio.models"),
     ("studio.merging", "studio.training", "studio.illusions", "studio.guidance", "studio.scoring"),
     ("studio.builtin",),
     ("studio.workbench",),
@@ -39,7 +39,19 @@ ONLY_IN = {
     **dict.fromkeys(("pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"), ()),
 }
 # No module of these imports torch and its company, not even inside a function ...
-TORCH_FREE = ("errors", "settings", "previews", "runs", "snapshots", "jobs", "policy", "presets", "requests", "ui")
+TORCH_FREE = (
+    "errors",
+    "settings",
+    "previews",
+    "runs",
+    "snapshots",
+    "jobs",
+    "policy",
+    "passes",
+    "presets",
+    "requests",
+    "ui",
+)
 # ... and these do so only inside functions.
 TORCH_LATE = ("progress", "imaging", "workbench", "__main__", "models.refs", "illusions.request", "illusions.preflight")
 TORCH = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")

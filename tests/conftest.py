@@ -53,3 +53,10 @@ def tiny_sd3(request, tmp_path_factory) -> Path:
     from tests.tiny import save_tiny_sd3
 
     return save_tiny_sd3(tmp_path_factory.mktemp("tiny") / "sd3", with_t5=request.param == "with T5")
+
+
+@pytest.fixture(scope="session")
+def tiny_prx(tmp_path_factory) -> Path:
+    from tests.tiny import save_tiny_prx
+
+    return save_tiny_prx(tmp_path_factory.mktemp("tiny") / "prx")

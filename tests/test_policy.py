@@ -61,6 +61,16 @@ def test_steps_times_candidates_times_views_have_a_limit():
     assert "are up to 3,200 evaluations, and at most 2,000" in str(refusal(request))
 
 
+def test_time_travel_counts_where_views_act_on_pictures():
+    full = {"prompts": ("a",) * 4, "steps": 50, "candidates": 4}
+    check_illusion(IllusionRequest(views=("identity",) * 4, **full), SHARED, MODELS)
+    for request in (
+        IllusionRequest(views=("identity",) * 4, space="picture", **full),
+        IllusionRequest(views=("identity",) * 3 + ("negate",), **full),
+    ):
+        assert "4 views x 80 steps x 4 candidates are up to 2,560 evaluations" in str(refusal(request))
+
+
 def test_all_problems_are_listed_at_once():
     error = refusal(IllusionRequest(steps=200, size=2048))
     assert error.field == "steps"

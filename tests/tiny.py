@@ -10,13 +10,23 @@ from diffusers import (
     DDIMScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    PRXPixelPipeline,
+    PRXTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    Qwen3VLTextConfig,
+    Qwen3VLTextModel,
+    T5Config,
+    T5EncoderModel,
+)
 
 from studio.builtin.words import build_tokenizer, text_config
 
@@ -122,5 +132,46 @@ def save_tiny_sd3(folder: Path, with_t5: bool, seed: int = 0) -> Path:
     # A fresh SD 3 starts with zeros where it modulates and answers: nothing would depend on anything.
     for parameter in pipeline.transformer.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def save_tiny_prx(folder: Path, seed: int = 0) -> Path:
+    """32 px without an autoencoder, patches of 4 x 4 pixels; like Qwen's, its tokenizer makes nothing of no text."""
+    torch.manual_seed(seed)
+    tokenizer = build_tokenizer(WORDS)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A", special_tokens=[])
+    text = Qwen3VLTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]},
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    pipeline = PRXPixelPipeline(
+        transformer=PRXTransformer2DModel(
+            in_channels=3,
+            patch_size=4,
+            context_in_dim=32,
+            hidden_size=32,
+            num_heads=2,
+            depth=2,
+            axes_dim=[8, 8],
+            bottleneck_size=16,
+            resolution_embeds=True,
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        text_encoder=Qwen3VLTextModel(text),
+        tokenizer=tokenizer,
+        default_sample_size=32,
+        prompt_max_tokens=12,
+    )
+    # A fresh transformer starts with zeros where it modulates: nothing would depend on time or text.
+    for parameter in pipeline.transformer.parameters():
+        torch.nn.init.normal_(parameter, std=0.15)
     pipeline.save_pretrained(folder)
     return folder

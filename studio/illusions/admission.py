@@ -231,7 +231,8 @@ def check_headroom(view: View, headroom: Headroom) -> None:
     """ViewError with the measured numbers when a model's codes cannot carry a view."""
     if not carried(headroom):
         raise ViewError(
-            f"This model cannot carry {view.spec}: {headroom}; choose a flip, a turn or a shuffle.", field="views"
+            f"This model cannot carry {view.spec}: {headroom}; choose space=picture, or a flip, a turn or a shuffle.",
+            field="views",
         )
 
 

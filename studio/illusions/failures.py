@@ -59,11 +59,12 @@ class Noise:
 class Watch:
     """Measures a run through its guider, without changing its numbers or asking the network for more.
 
-    ``by_view`` are each view's own guidance terms where all views are looked at in every step, else empty.
+    ``by_view`` are each view's own guidance terms where all views are looked at in every step, else empty; ``scale``
+    is the standard deviation of the noise that a run begins with.
     """
 
-    def __init__(self, kind: Prediction, by_view: Sequence[Sequence[Term]] = ()) -> None:
-        self.kind = kind
+    def __init__(self, kind: Prediction, by_view: Sequence[Sequence[Term]] = (), scale: float = 1.0) -> None:
+        self.kind, self.scale = kind, scale
         self.by_view = by_view if len(by_view) > 1 else ()
         self._steps: list[Tensor] = []
 
@@ -93,10 +94,10 @@ class Watch:
         return Noise(variance, neighbours, several[0], seen[:, 2].min().item(), several[1])
 
     def _see(self, joined: Tensor, views: Sequence[Tensor], at: Moment) -> None:
-        noise = noise_estimate(joined, at, self.kind)
+        noise = noise_estimate(joined, at, self.kind) / self.scale
         seen = [power(noise).mean(), neighbour_correlation(noise)]
         if views:
-            noises = [noise_estimate(view, at, self.kind) for view in views]
+            noises = [noise_estimate(view, at, self.kind) / self.scale for view in views]
             single = torch.stack([power(each) for each in noises]).mean(0)
             seen += [(power(noise) / single).mean(), torch.stack(_correlations(noises)).mean()]
         self._steps.append(torch.stack(seen))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from studio import passes
 from studio.errors import RequestError, shortened
 from studio.illusions import adapters, puzzle, reductions, study
 from studio.illusions.admission import check_specs
@@ -28,19 +29,23 @@ def check(request: IllusionRequest, settings: Settings | None = None) -> None:
 
 
 def evaluations(request: IllusionRequest) -> int:
-    """How many rows the network will evaluate, in all of a study's settings."""
+    """How many rows the network will evaluate, in all of a study's settings.
+
+    With space=auto the model is measured before it is known where the views act; this is what their words tell.
+    """
     return sum(_evaluations(setting.request) for setting in study.settings(request))
 
 
 def _evaluations(request: IllusionRequest) -> int:
-    """Distinct (view, prompt, adapters) of each step whose weight is not zero."""
+    """Distinct (view, prompt, adapters) of each pass whose weight is not zero."""
     specs = _specs(request)
+    each = passes.expected(request.space, request.views, request.steps)
     seen = zip(specs, request.prompts, adapters.worn(request), strict=True)
     by_view = [_rows(spec, prompt, worn, request) for spec, prompt, worn in seen]
     if reductions.resolve(request.reduction, check_specs(specs), request.weights).weights == "turns":
-        per_run = sum(len(by_view[step % len(by_view)]) for step in range(request.steps))
+        per_run = sum(len(by_view[step % len(by_view)]) for step in range(each))
     else:
-        per_run = request.steps * len(set().union(*by_view))
+        per_run = each * len(set().union(*by_view))
     return per_run * request.candidates
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from studio.illusions import adapters
+from studio.passes import Space
 
 Prompt = Annotated[str, Field(min_length=1, max_length=400)]
 Weight = Annotated[float, Field(gt=0.0, le=100.0, allow_inf_nan=False)]
@@ -51,6 +52,11 @@ class IllusionRequest(BaseModel):
         None,
         max_length=4,
         description="How much each view counts, for weighted and rectified; measured or equal when left out.",
+    )
+    space: Space = Field(
+        "auto",
+        description="Where the views act: latent (on the model's codes), picture (on decoded pictures: slower, and any "
+        "view works), or auto, which measures whether the codes carry the views.",
     )
     size: int | None = Field(
         None, ge=64, le=2048, multiple_of=8, description="Side of the picture in pixels; the model's own when left out."

@@ -44,6 +44,7 @@ LAYOUTS: Mapping[str, Layout] = {
         ("tokenizer", "tokenizer_2", "tokenizer_3"),
         optional=("text_encoder_3", "tokenizer_3"),
     ),
+    "PRXPixelPipeline": Layout("PRXPixel", "transformer", ("transformer", "text_encoder"), ("tokenizer",)),
 }
 
 
@@ -189,9 +190,11 @@ def _check_noise(folder: Path, *, flow: bool) -> None:
 
 
 def _check_channels(folder: Path, layout: Layout) -> None:
-    """Inpainting models and their like read a mask and a picture beside the codes."""
+    """Inpainting models and their like read a mask and a picture beside the codes, or beside the colours."""
     denoiser = json.loads((folder / layout.denoiser / "config.json").read_text(encoding="utf-8"))
-    codes = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8")).get("latent_channels", 4)
+    codes = 3
+    if "vae" in layout.parts:
+        codes = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8")).get("latent_channels", 4)
     reads = denoiser.get("in_channels", codes)
     if reads != codes:
         what = "an inpainting model" if reads == 2 * codes + 1 else "no text-to-image model"

@@ -8,15 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
+from diffusers import AutoencoderKL, PRXTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
 from torch import nn
-from transformers import AutoTokenizer, CLIPModel, CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel
+from transformers import (
+    AutoTokenizer,
+    CLIPModel,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    Qwen3VLTextModel,
+    T5EncoderModel,
+)
 
 from studio.devices import autoencoder_dtype
 from studio.errors import ModelFileError, ModelNotFoundError
 from studio.models import files, memory
 from studio.models.clip import CLIP_MEAN, CLIP_STD, ClipScorer
 from studio.models.networks import Network, StableDiffusion
+from studio.models.prx import PRXPixel
 from studio.models.sd3 import StableDiffusion3
 from studio.models.sdxl import StableDiffusionXL
 
@@ -49,6 +57,10 @@ READERS: Mapping[str, Mapping[str, Any]] = {
         "text_encoder_2": CLIPTextModelWithProjection,
         "text_encoder_3": T5EncoderModel,
     },
+    "PRXPixelPipeline": {
+        "transformer": PRXTransformer2DModel,
+        "text_encoder": Qwen3VLTextModel,
+    },
 }
 
 
@@ -65,6 +77,8 @@ def load_pipeline(name: str, folder: Path, device: torch.device, dtype: torch.dt
     if pipeline == "StableDiffusionXLPipeline":
         zero_empty = files.read_index(folder).get("force_zeros_for_empty_prompt", True)
         return StableDiffusionXL(name, parts, scheduler, folder, zero_empty=zero_empty)
+    if pipeline == "PRXPixelPipeline":
+        return PRXPixel(name, parts, scheduler, folder, index=files.read_index(folder))
     family = StableDiffusion3 if pipeline == "StableDiffusion3Pipeline" else StableDiffusion
     return family(name, parts, scheduler, folder)
 

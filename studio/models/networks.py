@@ -54,13 +54,16 @@ class Network(ABC):
     family: str
     latent_rgb: LatentRGB = SD_LATENT_RGB
     latent_bias: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    noise_scale: float = 1.0
+    """How strong the noise is that a run begins with, in standard deviations."""
+    in_pixels: bool = False
+    """Whether there is no autoencoder: codes are pixels, and ``decode`` only clamps them."""
 
     def __init__(
         self, name: str, parts: Mapping[str, Any], scheduler_config: Mapping[str, Any], folder: Path | None
     ) -> None:
         self.name, self.scheduler_config = name, dict(scheduler_config)
         self.parts = dict(parts)
-        self.vae: nn.Module = parts["vae"]
         self.headrooms: dict[str, Any] = {}
         self.attached = Attached()
         self.residence = Residence(self.parts, self.denoiser.device)
@@ -79,6 +82,10 @@ class Network(ABC):
     @abstractmethod
     def _forward(self, x: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         """The denoiser's answer for x, which has its dtype."""
+
+    @property
+    def vae(self) -> nn.Module:
+        return self.parts["vae"]
 
     @property
     def device(self) -> torch.device:
@@ -179,9 +186,9 @@ class Network(ABC):
         """The linear map latent -> RGB: the model's own when its folder holds one, else its family's published one."""
         if folder is not None and (folder / PREVIEW_FILE).exists():
             kernel = load_file(folder / PREVIEW_FILE)
-            return kernel["weight"].float().to(self.vae.device), kernel["bias"].float().to(self.vae.device)
-        weight = torch.tensor(self.latent_rgb, device=self.vae.device).T[:, :, None, None]
-        return weight.contiguous(), torch.tensor(self.latent_bias, device=self.vae.device)
+            return kernel["weight"].float().to(self.device), kernel["bias"].float().to(self.device)
+        weight = torch.tensor(self.latent_rgb, device=self.device).T[:, :, None, None]
+        return weight.contiguous(), torch.tensor(self.latent_bias, device=self.device)
 
 
 class StableDiffusion(Network):

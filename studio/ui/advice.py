@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from studio import passes
 from studio.errors import StudioError, nearest, shortened
 from studio.ui import words
 from studio.ui.desk import ENGINE
@@ -34,7 +35,8 @@ def cost(workbench: Workbench, data: Mapping[str, Any]) -> Markup:
         estimate = workbench.estimate(request)
     except StudioError:
         return cost_line("One of the settings cannot be used.")
-    factors = len(request.views), request.steps, request.candidates
+    steps = passes.expected(request.space, request.views, request.steps)
+    factors = len(request.views), steps, request.candidates
     return cost_line(words.cost(*factors, estimate.evaluations, estimate.seconds))
 
 

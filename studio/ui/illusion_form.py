@@ -24,7 +24,8 @@ MOST_KEPT = 20_000  # characters of a text that a reload brings back
 NEXT_VIEWS = ("identity", "rotate_180", "rotate_90", "rotate_270")
 SCHEDULERS = (("DDIM", "ddim"), ("Euler", "euler"), ("DPM++ 2M", "dpm++2m"))
 REDUCTION_CHOICES = (("Let the views decide", "auto"), *((entry.title, entry.name) for entry in REDUCTIONS))
-PLAIN = ("seed", "candidates", "steps", "guidance_scale", "negative_prompt", "scheduler", "reduction", "size")
+SPACES = (("Let the model decide", "auto"), ("Codes, which is fast", "latent"), ("Decoded pictures", "picture"))
+PLAIN = ("seed", "candidates", "steps", "guidance_scale", "negative_prompt", "scheduler", "reduction", "space", "size")
 
 
 @dataclass
@@ -170,6 +171,8 @@ def _more(form: IllusionForm, request: IllusionRequest, limits: Limits) -> None:
     _choice(
         form, "reduction", "How views are joined", REDUCTION_CHOICES, request.reduction, "The mean suits turned views."
     )
+    info = "Codes where the model's carry the views, else pictures, which is slower."
+    _choice(form, "space", "Where views act", SPACES, request.space, info)
     with gr.Column(elem_classes="field"):
         info = "One number per view, such as 1, 2; left empty they are measured, or equal."
         form.add("weights", gr.Textbox(_listed(request.weights), label="How much each view counts", info=info, lines=1))

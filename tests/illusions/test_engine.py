@@ -123,8 +123,8 @@ def test_a_bigger_picture_keeps_its_views_in_step(models):
 
 @pytest.mark.parametrize("view", ["negate", "channel_permutation"])
 def test_a_view_that_the_codes_cannot_carry_is_refused_with_the_measured_reason(view, models):
-    with pytest.raises(ViewError, match=r"\d\.\d+.*%"):
-        illusions.run(request(views=("identity", view)), models)
+    with pytest.raises(ViewError, match=r"\d\.\d+.*%.*choose space=picture"):
+        illusions.run(request(views=("identity", view), space="latent"), models)
 
 
 def test_an_unknown_view_suggests_the_nearest(models):
