@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Protocol
 from studio.errors import PolicyError, nearest, shortened
 from studio.settings import Settings
 
+SCORER = "builtin:clip"
 UPLOAD_FORMATS = ("PNG", "JPEG", "WEBP")
 
 
@@ -23,6 +25,10 @@ class Illusion(Protocol):
     views: tuple[str, ...]
     steps: int
     candidates: int
+    partners: tuple[str, ...]
+    upscale: int
+    upscale_strength: float
+    scorer: str
     size: int | None
 
 
@@ -33,6 +39,7 @@ class Limits:
     max_steps: int = 200
     max_size: int = 2048
     max_candidates: int = 16
+    max_tries: int = 64  # candidates with every partner
     max_prompt: int = 400
     max_evaluations: int = 50_000
     max_queue: int = 64
@@ -48,6 +55,7 @@ SHARED = Limits(
     max_steps=100,
     max_size=1024,
     max_candidates=4,
+    max_tries=8,
     max_evaluations=2_000,
     max_queue=32,
     max_queue_per_owner=4,
@@ -86,23 +94,44 @@ def check_upload(path: Path, limits: Limits, *, field: str = "picture") -> tuple
 def _illusion_problems(request: Illusion, limits: Limits, allowed_models: Collection[str]) -> Iterator[tuple[str, str]]:
     if limits.listed_models_only and request.model not in allowed_models:
         yield "model", _unlisted(request.model, allowed_models)
+    if limits.listed_models_only and request.scorer != SCORER:
+        yield "scorer", _unlisted(request.scorer, [SCORER])
     yield from _above("steps", request.steps, limits.max_steps)
     yield from _above("size", request.size or 0, limits.max_size)
+    side = (request.size or 0) * request.upscale
+    if request.upscale > 1 and side > limits.max_size:
+        yield "upscale", f"pictures of at most {limits.max_size:,} pixels are allowed here, these would have {side:,}"
     yield from _above("candidates", request.candidates, limits.max_candidates)
     for name, prompt in _prompts(request):
         if len(prompt) > limits.max_prompt:
             yield name, f"at most {limits.max_prompt} characters are allowed here, got {len(prompt):,}; shorten it"
-    cost = 2 * len(request.views) * request.steps * request.candidates
+    yield from _search_problems(request, limits)
+
+
+def _search_problems(request: Illusion, limits: Limits) -> Iterator[tuple[str, str]]:
+    """What all tries of a request come to; a step at twice the size counts four times."""
+    lasts = len({request.prompts[-1], *request.partners})
+    tries = request.candidates * lasts
+    if tries > limits.max_tries:
+        yield (
+            "partners",
+            f"{request.candidates} candidates for each of {lasts} prompts are {tries} pictures, and at most "
+            f"{limits.max_tries} are allowed here; lower candidates or leave prompts out",
+        )
+    share = request.upscale**2 * request.upscale_strength if request.upscale > 1 else 0.0
+    cost = math.ceil(2 * len(request.views) * request.steps * (1 + share) * tries)
     if cost > limits.max_evaluations:
+        named = f"{tries} candidates" + (" drawn at two sizes" if request.upscale > 1 else "")
         yield (
             "candidates",
-            f"{len(request.views)} views x {request.steps} steps x {request.candidates} candidates are up to {cost:,} "
+            f"{len(request.views)} views x {request.steps} steps x {named} are up to {cost:,} "
             f"evaluations, and at most {limits.max_evaluations:,} are allowed here; lower steps or candidates",
         )
 
 
 def _prompts(request: Illusion) -> Iterator[tuple[str, str]]:
     yield from ((f"prompts.{index}", prompt) for index, prompt in enumerate(request.prompts))
+    yield from ((f"partners.{index}", prompt) for index, prompt in enumerate(request.partners))
     yield "negative_prompt", request.negative_prompt
 
 

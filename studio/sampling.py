@@ -246,23 +246,50 @@ def _scales(rows: Sequence[Row], device: torch.device) -> dict[str, Tensor]:
     }
 
 
+@dataclass(frozen=True)
+class Start:
+    """Clean latents (B x C x h x w) that a run begins from, and the step it begins with: SDEdit (Meng et al. 2022)."""
+
+    clean: Tensor
+    step: int
+
+
+def begun(scheduler: Any, noise: Tensor, start: Start | None = None) -> Tensor:
+    """The noisy latents that a run begins with: nothing but noise, or clean latents under the noise of their step."""
+    # Flow needs no scaling at all, so its Euler scheduler does not speak of any.
+    flow = isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
+    if start is None:
+        return noise if flow else noise * scheduler.init_noise_sigma
+    t = scheduler.timesteps[start.step].expand(len(noise))
+    if not isinstance(scheduler, DDIMScheduler):  # the others count their steps themselves
+        scheduler.set_begin_index(start.step)
+    return scheduler.scale_noise(start.clean, t, noise) if flow else scheduler.add_noise(start.clean, noise, t)
+
+
 @torch.inference_mode()
-def denoise(network: Network, scheduler: Any, guider: Guider, noise: Tensor, on_step: OnStep = ignore) -> Tensor:
+def denoise(
+    network: Network,
+    scheduler: Any,
+    guider: Guider,
+    noise: Tensor,
+    on_step: OnStep = ignore,
+    start: Start | None = None,
+) -> Tensor:
     """From standard normal ``noise`` (B x C x h x w) to clean latents, one batched forward per step.
 
-    ``on_step`` gets the sigma, the clean estimate and the evaluations so far; what it raises ends the run.
+    ``on_step`` gets the sigma, the clean estimate and the evaluations so far; what it raises ends the run. With
+    ``start`` the steps before its own are left out.
     """
-    # Flow needs no scaling at all, so its Euler scheduler does not speak of any.
     scaled = not isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
-    latents = noise * scheduler.init_noise_sigma if scaled else noise
+    latents, first = begun(scheduler, noise, start), start.step if start else 0
     predict = Predictor(network)
-    total, evaluations = len(scheduler.timesteps), 0
-    for index, t in enumerate(scheduler.timesteps):
+    total, evaluations = len(scheduler.timesteps) - first, 0
+    for index, t in enumerate(scheduler.timesteps[first:], first):
         sigma, predict.t = sigma_at(scheduler, index), t
         x = scheduler.scale_model_input(latents, t) if scaled else latents
         prediction, evaluated = combine(guider(index, sigma), x, predict, sigma)
         latents = scheduler.step(prediction, t, latents, return_dict=False)[0]
         evaluations += evaluated
         clean = clean_estimate(prediction, x, sigma, network.prediction)
-        on_step(Step(index=index + 1, total=total, sigma=sigma, evaluations=evaluations, clean=clean))
+        on_step(Step(index=index + 1 - first, total=total, sigma=sigma, evaluations=evaluations, clean=clean))
     return latents

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from studio.devices import seeded_noise
-from studio.illusions import joining, reductions
+from studio.illusions import course, joining, metrics, reductions, search, upscaling
 from studio.illusions.admission import admit, check_set
 from studio.illusions.carrying import check_carried
 from studio.illusions.failures import Noise, Watch
@@ -21,25 +21,43 @@ from studio.imaging import to_picture
 from studio.models.clip import ClipScorer
 from studio.models.networks import Network
 from studio.progress import OnStep, Step
-from studio.sampling import Term, build_scheduler, denoise, guidance
+from studio.sampling import Start, Term, build_scheduler, denoise, guidance
 
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """One drawn picture (3 x H x W in [-1, 1]) and what was measured while it formed."""
+    """One drawn picture (3 x H x W in [-1, 1]) and what was measured while it formed.
 
-    seed: int
+    ``request`` makes it alone; ``small`` is what it was before upscaling.
+    """
+
+    request: IllusionRequest
     pixels: Tensor
     noise: Noise
     weights: tuple[float, ...] | None
+    small: Tensor | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Unfinished:
+    """A candidate that was stopped: what it looked like by then (3 x H x W) and how it was read."""
+
+    request: IllusionRequest
+    pixels: Tensor
+    step: int
+    similarities: Tensor
+    score: float
+    best: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-    """Pictures, the views at picture size, and what it took."""
+    """Pictures, the views at picture size (``small_views`` before upscaling), and what it took."""
 
     pictures: tuple[Picture, ...]
+    stopped: tuple[Unfinished, ...]
     views: tuple[View, ...]
+    small_views: tuple[View, ...]
     evaluations: int
     steps: int
     notes: tuple[str, ...]
@@ -51,65 +69,112 @@ class Drawing:
     def __init__(self, request: IllusionRequest, network: Network, scorer: ClipScorer | None, on_step: OnStep) -> None:
         self.request, self.network, self.scorer, self.on_step = request, network, scorer, on_step
         self.cells = network.cells(request.size)
-        self.views = tuple(build(spec, self.cells, network.factor) for spec in request.views)
+        self.views = self._built(1)
         self.reduction = reductions.resolve(request.reduction, check_set(self.views), request.weights)
         for view in self.views:
             admit(view)
         if request.puzzle:
             cut(self.views)
         self.notes = check_carried(self.views, network)
+        self.large = tuple(upscaling.enlarged(view, request.upscale) for view in self.views)
+        tries = course.tries(request)
+        self.alone, self.tries, self.race = tries[0], tries, search.Race()
+        self.course = course.Course(course.work(request), len(tries))
         self.evaluations = 0
 
     def candidates(self) -> Drawn:
-        seeds = [(self.request.seed + i) % 2**32 for i in range(self.request.candidates)]
-        pictures = tuple(self._draw(index, seed) for index, seed in enumerate(seeds))
-        steps = self.request.steps * len(seeds)
-        return Drawn(pictures, self.views, self.evaluations, steps, self.notes)
+        """Every try, finished or stopped early."""
+        pictures, stopped = [], []
+        for alone in self.tries:
+            self.alone = alone
+            try:
+                pictures.append(self._draw())
+                self.course.finish()
+            except search.Stopped as seen:
+                step = search.judged_step(self.request.steps)
+                stopped.append(Unfinished(self.alone, seen.pixels, step, seen.similarities, seen.score, seen.best))
+                self.course.stop(step)
+        views, steps = self._built(self.request.upscale), self.course.total
+        return Drawn(tuple(pictures), tuple(stopped), views, self.views, self.evaluations, steps, self.notes)
 
-    def _draw(self, index: int, seed: int) -> Picture:
-        network = self.network
-        noise = seeded_noise((1, network.channels, self.cells, self.cells), seed, network.device)
-        scheduler = build_scheduler(
-            self.request.scheduler, network.scheduler_config, self.request.steps, network.device
-        )
-        by_view = view_terms(self.request, self.views)
+    def _draw(self) -> Picture:
+        """The picture of ``alone``, at its own size and, if that is asked for, once more at a larger one."""
+        latents, noise, weights = self._denoised(self.views)
+        self.on_step(self._step(Step(0, 0, note="Decoding"), self.request.steps))
+        pixels = self._decoded(latents)
+        if self.request.upscale == 1:
+            return Picture(self.alone, pixels, noise, weights)
+        first = self.request.steps - course.second_steps(self.request)
+        start = Start(upscaling.grown(self.network, pixels, self.request.upscale), first)
+        latents, _, weights = self._denoised(self.large, start, weights)
+        self.on_step(self._step(Step(0, 0, note="Decoding"), self.course.each))
+        return Picture(self.alone, self._decoded(latents), noise, weights, pixels)
+
+    def _denoised(
+        self, views: Sequence[View], start: Start | None = None, weights: Sequence[float] | None = None
+    ) -> tuple[Tensor, Noise, tuple[float, ...] | None]:
+        """Latents, what was measured of their noise, and the last weights; ``weights`` are those to begin with."""
+        request, network = self.request, self.network
+        noise = seeded_noise((1, network.channels, *[views[0].cells] * 2), self.alone.seed, network.device)
+        scheduler = build_scheduler(request.scheduler, network.scheduler_config, request.steps, network.device)
+        by_view = view_terms(self.alone, views)
         weigh = None if self.scorer is None else self._weigh
-        guider = joining.guider(self.reduction, by_view, network.prediction, self.request.weights, weigh)
+        guider = joining.guider(self.reduction, by_view, network.prediction, request.weights, weigh)
+        if isinstance(guider, joining.Joint) and weights is not None:
+            guider.weights = tuple(weights)
         together = self.reduction.kind == "orthogonal" and self.reduction.weights != "turns"
         watch = Watch(network.prediction, by_view if together else ())
-        latents = denoise(network, scheduler, watch.over(guider), noise, self._reporting(index, self.evaluations))
-        self.on_step(self._step(Step((index + 1) * self.request.steps, 0, note="Decoding"), 0, self.evaluations))
+        latents = denoise(network, scheduler, watch.over(guider), noise, self._reporting(start), start)
+        return latents, watch.noise(), guider.weights if isinstance(guider, joining.Joint) else None
+
+    def _decoded(self, latents: Tensor) -> Tensor:
         with torch.inference_mode():
-            pixels = network.decode(latents)[0].cpu()
-        weights = guider.weights if isinstance(guider, joining.Joint) else None
-        return Picture(seed, pixels, watch.noise(), weights)
+            return self.network.decode(latents)[0].cpu()
 
     def _weigh(self, clean: Tensor, step: int) -> tuple[float, ...]:
         """``joining.Weigh``: what the scorer reads in the cheap preview of every view."""
-        similarities = self.scorer.similarities(torch.stack(self._seen(clean)), self.request.prompts)
+        similarities = self.scorer.similarities(torch.stack(self._seen(clean)), self.alone.prompts)
         own = similarities.diagonal().tolist()
         return joining.balanced(own, self.scorer.temperature, (step + 1) / self.request.steps)
 
-    def _reporting(self, index: int, before: int) -> OnStep:
+    def _judge(self, clean: Tensor) -> None:
+        """Raises ``search.Stopped`` for a candidate that is not worth finishing."""
+        pixels = self._decoded(clean)
+        views = self._built(1)
+        seen = torch.stack([view.picture(pixels) for view in views])
+        similarities = self.scorer.similarities(seen, self.alone.prompts)
+        score = metrics.score(similarities, self.scorer.temperature)
+        best = self.race.best
+        if self.race.is_hopeless(score):
+            raise search.Stopped(pixels, similarities, score, best)
+
+    def _reporting(self, start: Start | None) -> OnStep:
+        """The loop's ``on_step``, for the pass at the request's size or the one that has a start."""
+        before, judged = self.evaluations, search.judged_step(self.request.steps)
+
         def report(step: Step) -> None:
             self.evaluations = before + step.evaluations
-            self.on_step(self._step(step, index * self.request.steps, self.evaluations))
+            passed = self.request.steps + self.request.upscale**2 * step.index if start else step.index
+            self.on_step(self._step(step, passed))
+            if self.request.stop_early and start is None and step.index == judged < self.request.steps:
+                self._judge(step.clean)
 
         return report
 
-    def _step(self, step: Step, done: int, evaluations: int) -> Step:
+    def _step(self, step: Step, passed: int) -> Step:
         """The loop's step, counted over all candidates, with previews that are drawn when somebody asks."""
-        candidates = self.request.candidates
-        note = step.note or (f"Candidate {done // self.request.steps + 1} of {candidates}" if candidates > 1 else "")
+        number = f"Candidate {self.course.number} of {self.course.tries}" if self.course.tries > 1 else ""
+        larger = "at twice the size" if passed > self.request.steps else ""
+        note = step.note or ", ".join(part for part in (number, larger) if part)
         clean = step.clean
         return dataclasses.replace(
             step,
-            index=done + step.index,
-            total=self.request.steps * candidates,
+            index=self.course.done + passed,
+            total=self.course.total,
             note=note,
-            evaluations=evaluations,
+            evaluations=self.evaluations,
             pictures=None if clean is None else lambda: self._previews(clean),
-            labels=self.request.prompts,
+            labels=self.alone.prompts,
         )
 
     def _previews(self, clean: Tensor) -> tuple[Image.Image, ...]:
@@ -118,8 +183,11 @@ class Drawing:
     def _seen(self, clean: Tensor) -> list[Tensor]:
         """A cheap preview of the clean estimate (B x C x h x w; of its first picture), in every view."""
         small = self.network.preview(clean[:1])[0].cpu()
-        scale = self.network.preview_scale
-        return [build(spec, self.cells, scale).picture(small) for spec in self.request.views]
+        return [build(spec, self.cells, small.shape[-1] // self.cells).picture(small) for spec in self.request.views]
+
+    def _built(self, times: int) -> tuple[View, ...]:
+        """The views of pictures ``times`` as wide as the request's own."""
+        return tuple(build(spec, self.cells, self.network.factor * times) for spec in self.request.views)
 
 
 def view_terms(request: IllusionRequest, views: Sequence[View]) -> list[list[Term]]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
-from studio.illusions import metrics, reductions
-from studio.illusions.drawing import Drawing, Drawn, Picture
+from studio.illusions import course, metrics, reductions
+from studio.illusions.drawing import Drawing, Drawn, Picture, Unfinished
 from studio.illusions.failures import diagnose
 from studio.illusions.request import IllusionRequest
-from studio.illusions.result import Candidate, IllusionResult
+from studio.illusions.result import Candidate, IllusionResult, Stopped
+from studio.illusions.views import View
 from studio.imaging import to_picture
 from studio.models.clip import ClipScorer
 from studio.models.store import ModelStore
@@ -20,49 +23,80 @@ SCORER = "builtin:clip"
 
 
 def run(request: IllusionRequest, models: ModelStore, *, on_step: OnStep = ignore) -> IllusionResult:
-    """Make ``request.candidates`` illusions, scored and ranked.
+    """Make every illusion that ``request`` tries, scored and ranked.
 
     Raises StudioError for views or models that cannot be used; whatever ``on_step`` raises stops the run.
     """
-    start = time.perf_counter()
-    on_step(Step(0, request.steps * request.candidates, note="Loading the model", labels=request.prompts))
+    begun = time.perf_counter()
+    steps = course.work(request) * len(course.tries(request))
+    on_step(Step(0, steps, note="Loading the model", labels=request.prompts))
+    if request.scorer != SCORER:
+        models.scorer(request.scorer, lambda scorer: None)  # what cannot be loaded is refused before the work
     drawing = _draw(request, models, on_step)
     on_step(Step(drawing.steps, drawing.steps, note="Scoring", evaluations=drawing.evaluations, labels=request.prompts))
-    found = models.with_model(SCORER, lambda scorer: [_scored(request, p, scorer, drawing) for p in drawing.pictures])
+    found = models.scorer(request.scorer, lambda scorer: [_scored(p, scorer, drawing) for p in drawing.pictures])
     return IllusionResult(
         request=request,
         candidates=tuple(sorted(found, key=lambda candidate: -candidate.score)),
+        stopped=tuple(sorted((_listed(p, drawing) for p in drawing.stopped), key=lambda stopped: -stopped.score)),
         views=drawing.views,
-        scorer=SCORER,
-        seconds=time.perf_counter() - start,
+        scorer=request.scorer,
+        seconds=time.perf_counter() - begun,
         evaluations=drawing.evaluations,
         notes=drawing.notes,
     )
 
 
 def _draw(request: IllusionRequest, models: ModelStore, on_step: OnStep) -> Drawn:
-    """The pictures; the scorer is at hand meanwhile when it is to weigh the views."""
+    """The pictures; the scorer is at hand meanwhile when it is to weigh the views or to stop candidates."""
 
     def draw(scorer: ClipScorer | None) -> Drawn:
         return models.network(request.model, lambda network: Drawing(request, network, scorer, on_step).candidates())
 
-    if not reductions.is_measured(request.reduction, request.weights):
+    if not (request.stop_early or reductions.is_measured(request.reduction, request.weights)):
         return draw(None)
-    return models.with_model(SCORER, draw)
+    return models.scorer(request.scorer, draw)
 
 
-def _scored(request: IllusionRequest, drawn: Picture, scorer: ClipScorer, drawing: Drawn) -> Candidate:
-    seen = [view.picture(drawn.pixels) for view in drawing.views]
-    with torch.inference_mode():
-        similarities = scorer.similarities(torch.stack(seen), request.prompts)
+def _scored(drawn: Picture, scorer: ClipScorer, drawing: Drawn) -> Candidate:
+    seen, similarities = _read(drawn.pixels, drawing.views, drawn.request, scorer)
+    tau = scorer.temperature
     return Candidate(
-        seed=drawn.seed,
+        seed=drawn.request.seed,
+        prompts=drawn.request.prompts,
         image=to_picture(drawn.pixels),
         views=tuple(to_picture(view) for view in seen),
         alignment=metrics.alignment(similarities),
-        concealment=metrics.concealment(similarities, scorer.temperature),
+        concealment=metrics.concealment(similarities, tau),
         similarities=tuple(tuple(row) for row in similarities.tolist()),
-        score=metrics.score(similarities, scorer.temperature),
+        score=metrics.score(similarities, tau),
         weights=drawn.weights,
-        failures=diagnose(drawn.noise, similarities, scorer.temperature, request.prompts),
+        failures=diagnose(drawn.noise, similarities, tau, drawn.request.prompts),
+        before=None if drawn.small is None else _before(drawn, scorer, drawing),
+    )
+
+
+def _read(
+    pixels: Tensor, views: Sequence[View], request: IllusionRequest, scorer: ClipScorer
+) -> tuple[list[Tensor], Tensor]:
+    """What each view makes of the picture, and how like every prompt that is: N x N."""
+    seen = [view.picture(pixels) for view in views]
+    with torch.inference_mode():
+        return seen, scorer.similarities(torch.stack(seen), request.prompts)
+
+
+def _before(drawn: Picture, scorer: ClipScorer, drawing: Drawn) -> tuple[float, float]:
+    """Alignment and concealment before upscaling."""
+    _, similarities = _read(drawn.small, drawing.small_views, drawn.request, scorer)
+    return metrics.alignment(similarities), metrics.concealment(similarities, scorer.temperature)
+
+
+def _listed(left: Unfinished, drawing: Drawn) -> Stopped:
+    return Stopped(
+        request=left.request,
+        views=tuple(to_picture(view.picture(left.pixels)) for view in drawing.small_views),
+        step=left.step,
+        score=left.score,
+        best=left.best,
+        alignment=metrics.alignment(left.similarities),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from studio.errors import RequestError, shortened
-from studio.illusions import puzzle, reductions
+from studio.illusions import course, puzzle, reductions
 from studio.illusions.admission import check_specs
 from studio.illusions.request import IllusionRequest
 from studio.illusions.specs import ViewSpec, parse_spec
@@ -18,19 +18,28 @@ def check(request: IllusionRequest) -> None:
 
 
 def evaluations(request: IllusionRequest) -> int:
-    """How many rows the network will evaluate: distinct (view, prompt) pairs of each step whose weight is not zero."""
+    """How many rows the network will evaluate: distinct (view, prompt) pairs of each step whose weight is not zero.
+
+    With ``stop_early`` it is the most that it can come to.
+    """
     specs = _specs(request)
-    by_view = [_rows(spec, prompt, request) for spec, prompt in zip(specs, request.prompts, strict=True)]
-    if reductions.resolve(request.reduction, check_specs(specs), request.weights).weights == "turns":
-        per_run = sum(len(by_view[step % len(by_view)]) for step in range(request.steps))
-    else:
-        per_run = request.steps * len(set().union(*by_view))
-    return per_run * request.candidates
+    turns = reductions.resolve(request.reduction, check_specs(specs), request.weights).weights == "turns"
+    taken = [*range(request.steps), *range(request.steps - course.second_steps(request), request.steps)]
+    return sum(_run(specs, alone, taken, turns) for alone in course.tries(request))
+
+
+def _run(specs: list[ViewSpec], alone: IllusionRequest, taken: list[int], turns: bool) -> int:
+    """The rows of one picture over the steps ``taken``."""
+    by_view = [_rows(spec, prompt, alone) for spec, prompt in zip(specs, alone.prompts, strict=True)]
+    if turns:
+        return sum(len(by_view[step % len(by_view)]) for step in taken)
+    return len(taken) * len(set().union(*by_view))
 
 
 def headline(request: IllusionRequest) -> str:
     """What the job is called in lists."""
-    return shortened(" / ".join(request.prompts), 120)
+    lasts = dict.fromkeys((request.prompts[-1], *request.partners))
+    return shortened(" / ".join((*request.prompts[:-1], " or ".join(lasts))), 120)
 
 
 def _specs(request: IllusionRequest) -> list[ViewSpec]:

@@ -16,10 +16,15 @@ from studio.illusions.sheets import Reading, save_sheets
 from studio.illusions.views import View
 from studio.imaging import grid, write_png
 
+MOST_MOVING = 16  # candidates that are animated; a search may finish many more
+
 
 @dataclass(frozen=True)
 class Candidate:
-    """One seed's picture, what each view makes of it, and how well the views read."""
+    """One picture, what each view makes of it, and how well the views read.
+
+    ``prompts`` are the request's own when left out; ``before`` are alignment and concealment before upscaling.
+    """
 
     seed: int
     image: Image.Image
@@ -30,11 +35,32 @@ class Candidate:
     score: float
     weights: tuple[float, ...] | None = None
     failures: tuple[Failure, ...] = ()
+    prompts: tuple[str, ...] | None = None
+    before: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A candidate that was not worth finishing: how it looked and was read at a step, and the best of that step."""
+
+    request: IllusionRequest
+    views: tuple[Image.Image, ...]
+    step: int
+    score: float
+    best: float
+    alignment: float
+
+    @property
+    def why(self) -> str:
+        return (
+            f"After {self.step} of {self.request.steps} steps its score was {self.score:.3f}, "
+            f"and the best by then had {self.best:.3f} at that step."
+        )
 
 
 @dataclass(frozen=True)
 class IllusionResult:
-    """Candidates best first; ``views`` are built for the picture's size."""
+    """Candidates best first, then those that were stopped; ``views`` are built for the picture's size."""
 
     request: IllusionRequest
     candidates: tuple[Candidate, ...]
@@ -43,6 +69,7 @@ class IllusionResult:
     seconds: float
     evaluations: int
     notes: tuple[str, ...]
+    stopped: tuple[Stopped, ...] = ()
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write pictures, grids and animations into ``folder``; returns the summary that goes to result.json."""
@@ -51,11 +78,12 @@ class IllusionResult:
             saved[0]["puzzle"] = self._save_puzzle(folder / "candidate-0")
         return {
             "candidates": saved,
+            "stopped": [self._save_stopped(folder, i, left) for i, left in enumerate(self.stopped)],
             "scorer": self.scorer,
             "seconds": round(self.seconds, 3),
             "evaluations": self.evaluations,
             "notes": [*self.notes, *self._said()],
-            "prompts": list(self.request.prompts),
+            "prompts": list(self._alone(self.candidates[0]).prompts),
             "views": list(self.request.views),
             "model": self.request.model,
         }
@@ -63,35 +91,74 @@ class IllusionResult:
     def _said(self) -> list[str]:
         """How the best candidate stands with each of the failure modes, and what the views weighed."""
         best = self.candidates[0]
-        said = [f"{failure.title}: {failure.words}" for failure in best.failures]
+        said = self._searched() + [f"{failure.title}: {failure.words}" for failure in best.failures]
         if best.weights is not None:
             shares = ", ".join(f"{share:.0%}" for share in best.weights)
             said.append(f"At the end of the run the views counted {shares}.")
+        if best.before is not None:
+            said.append(
+                f"Before upscaling alignment was {best.before[0]:.2f} and concealment {best.before[1]:.2f}; "
+                f"now {best.alignment:.2f} and {best.concealment:.2f}."
+            )
         return said
+
+    def _searched(self) -> list[str]:
+        """What a search came to, in a sentence; nothing where nothing was compared."""
+        tried = len(self.candidates) + len(self.stopped)
+        said = [f"{len(self.stopped)} of {tried} candidates were stopped early."] if self.stopped else []
+        if self.request.partners:
+            best = self._alone(self.candidates[0]).prompts[-1]
+            tries = len(dict.fromkeys((self.request.prompts[-1], *self.request.partners)))
+            said.append(f"Of {tries} prompts for the last view, “{best}” went best with the others.")
+        return said
+
+    def _alone(self, found: Candidate) -> IllusionRequest:
+        """The request that makes this very candidate alone."""
+        own = {"seed": found.seed, "prompts": found.prompts or self.request.prompts}
+        return self.request.model_copy(update=own | {"candidates": 1, "partners": (), "stop_early": False})
 
     def _save_candidate(self, folder: Path, index: int, found: Candidate) -> dict[str, Any]:
         name = f"candidate-{index}"
-        recipe = self._recipe(found)
+        recipe = _recipe(self._alone(found))
         write_png(found.image, folder / f"{name}.png", recipe)
         view_files = [f"{name}-view-{i}.png" for i in range(len(found.views))]
         for picture, file in zip(found.views, view_files, strict=True):
             write_png(picture, folder / file, recipe)
         write_png(grid(found.views), folder / f"{name}-grid.png", recipe)
-        moving = frames(found.image, list(self.views), list(self.request.prompts))
-        save_webp(moving, folder / f"{name}.webp")
-        save_gif(moving, folder / f"{name}.gif")
         return {
             "seed": found.seed,
+            "prompts": list(self._alone(found).prompts),
             "image": f"{name}.png",
             "views": view_files,
             "grid": f"{name}-grid.png",
-            "webp": f"{name}.webp",
-            "gif": f"{name}.gif",
+            **(self._save_moving(folder, name, found) if index < MOST_MOVING else {}),
             "alignment": round(found.alignment, 4),
             "concealment": round(found.concealment, 4),
             "similarities": [[round(value, 4) for value in row] for row in found.similarities],
             "weights": None if found.weights is None else [round(weight, 4) for weight in found.weights],
             "failures": [failure.summary() for failure in found.failures],
+            "before_upscaling": None if found.before is None else _figures(*found.before),
+        }
+
+    def _save_moving(self, folder: Path, name: str, found: Candidate) -> dict[str, str]:
+        moving = frames(found.image, list(self.views), list(self._alone(found).prompts))
+        save_webp(moving, folder / f"{name}.webp")
+        save_gif(moving, folder / f"{name}.gif")
+        return {"webp": f"{name}.webp", "gif": f"{name}.gif"}
+
+    def _save_stopped(self, folder: Path, index: int, left: Stopped) -> dict[str, Any]:
+        """Its picture carries the recipe that finishes it."""
+        name = f"stopped-{index}.png"
+        write_png(grid(left.views), folder / name, _recipe(left.request))
+        return {
+            "seed": left.request.seed,
+            "prompts": list(left.request.prompts),
+            "grid": name,
+            "step": left.step,
+            "score": round(left.score, 4),
+            "best": round(left.best, 4),
+            "alignment": round(left.alignment, 4),
+            "why": left.why,
         }
 
     def _save_puzzle(self, stem: Path) -> dict[str, str]:
@@ -99,11 +166,14 @@ class IllusionResult:
         best = self.candidates[0]
         readings = [
             Reading(prompt, view.title, seen)
-            for prompt, view, seen in zip(self.request.prompts, self.views, best.views, strict=True)
+            for prompt, view, seen in zip(self._alone(best).prompts, self.views, best.views, strict=True)
         ]
         return save_sheets(cut(self.views), best.image, readings, stem)
 
-    def _recipe(self, found: Candidate) -> dict[str, Any]:
-        """The request that makes this very candidate alone."""
-        alone = self.request.model_copy(update={"seed": found.seed, "candidates": 1})
-        return {"version": 1, "engine": "illusion", "seed": found.seed, "request": alone.model_dump(mode="json")}
+
+def _recipe(alone: IllusionRequest) -> dict[str, Any]:
+    return {"version": 1, "engine": "illusion", "seed": alone.seed, "request": alone.model_dump(mode="json")}
+
+
+def _figures(alignment: float, concealment: float) -> dict[str, float]:
+    return {"alignment": round(alignment, 4), "concealment": round(concealment, 4)}
