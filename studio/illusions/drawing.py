@@ -40,12 +40,11 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class Unfinished:
-    """A candidate that was stopped: what it looked like by then (3 x H x W) and how it was read."""
+    """A candidate that was stopped: what it was becoming (3 x H x W), and its score against the best at that step."""
 
     request: IllusionRequest
     pixels: Tensor
     step: int
-    similarities: Tensor
     score: float
     best: float
 
@@ -78,7 +77,7 @@ class Drawing:
         self.notes = check_carried(self.views, network)
         self.large = tuple(upscaling.enlarged(view, request.upscale) for view in self.views)
         tries = course.tries(request)
-        self.alone, self.tries, self.race = tries[0], tries, search.Race()
+        self.alone, self.tries, self.race = tries[0], tries, search.Race(0.0 if scorer is None else scorer.temperature)
         self.course = course.Course(course.work(request), len(tries))
         self.evaluations = 0
 
@@ -92,7 +91,7 @@ class Drawing:
                 self.course.finish()
             except search.Stopped as seen:
                 step = search.judged_step(self.request.steps)
-                stopped.append(Unfinished(self.alone, seen.pixels, step, seen.similarities, seen.score, seen.best))
+                stopped.append(Unfinished(alone, self._decoded(seen.clean), step, seen.score, seen.best))
                 self.course.stop(step)
         views, steps = self._built(self.request.upscale), self.course.total
         return Drawn(tuple(pictures), tuple(stopped), views, self.views, self.evaluations, steps, self.notes)
@@ -139,14 +138,8 @@ class Drawing:
 
     def _judge(self, clean: Tensor) -> None:
         """Raises ``search.Stopped`` for a candidate that is not worth finishing."""
-        pixels = self._decoded(clean)
-        views = self._built(1)
-        seen = torch.stack([view.picture(pixels) for view in views])
-        similarities = self.scorer.similarities(seen, self.alone.prompts)
-        score = metrics.score(similarities, self.scorer.temperature)
-        best = self.race.best
-        if self.race.is_hopeless(score):
-            raise search.Stopped(pixels, similarities, score, best)
+        similarities = self.scorer.similarities(torch.stack(self._seen(clean)), self.alone.prompts)
+        self.race.judge(self.alone.prompts, metrics.score(similarities, self.scorer.temperature), clean)
 
     def _reporting(self, start: Start | None) -> OnStep:
         """The loop's ``on_step``, for the pass at the request's size or the one that has a start."""

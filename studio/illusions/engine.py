@@ -98,5 +98,4 @@ def _listed(left: Unfinished, drawing: Drawn) -> Stopped:
         step=left.step,
         score=left.score,
         best=left.best,
-        alignment=metrics.alignment(left.similarities),
     )

@@ -48,13 +48,12 @@ class Stopped:
     step: int
     score: float
     best: float
-    alignment: float
 
     @property
     def why(self) -> str:
         return (
-            f"After {self.step} of {self.request.steps} steps its score was {self.score:.3f}, "
-            f"and the best by then had {self.best:.3f} at that step."
+            f"After {self.step} of {self.request.steps} steps its preview scored {self.score:.3f}; "
+            f"the best of the same prompts had {self.best:.3f} at that step."
         )
 
 
@@ -157,7 +156,6 @@ class IllusionResult:
             "step": left.step,
             "score": round(left.score, 4),
             "best": round(left.best, 4),
-            "alignment": round(left.alignment, 4),
             "why": left.why,
         }
 

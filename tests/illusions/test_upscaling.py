@@ -1,0 +1,122 @@
+"""A second pass at twice the size, under exactly the views of the first."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from studio import illusions
+from studio.illusions.admission import measure
+from studio.illusions.puzzle import cut
+from studio.illusions.request import IllusionRequest
+from studio.illusions.specs import VIEWS
+from studio.illusions.upscaling import enlarged, grown
+from studio.illusions.views import build
+from studio.imaging import to_tensor
+
+CELLS = 16
+ORTHOGONAL = [entry.name for entry in VIEWS if entry.kind == "orthogonal"]
+PUZZLES = ["jigsaw", "jigsaw(seed=3)", "patch_permute", "square_hinge", "rings", "inner_circle"]
+
+
+def request(**changes) -> IllusionRequest:
+    return IllusionRequest(**({"steps": 3, "seed": 5, "upscale": 2, "views": ("identity", "jigsaw")} | changes))
+
+
+@pytest.mark.parametrize("spec", [*ORTHOGONAL, "rotate_90+jigsaw", "jigsaw(seed=3)+negate"])
+def test_an_enlarged_view_does_to_codes_what_the_view_does_to_pictures(spec):
+    view, x = build(spec, CELLS, 2), torch.randn(1, 3, 2 * CELLS, 2 * CELLS)
+    assert torch.equal(enlarged(build(spec, CELLS), 2).show(x), view.picture(x))
+
+
+@pytest.mark.parametrize("spec", ORTHOGONAL)
+def test_an_enlarged_view_keeps_noise_white_and_finds_its_way_back(spec):
+    assert measure(enlarged(build(spec, CELLS), 2)).is_white
+
+
+@pytest.mark.parametrize("spec", [*ORTHOGONAL, "low_pass", "motion", "grayscale"])
+def test_a_viewer_of_the_enlarged_picture_sees_the_same_rearrangement(spec):
+    x = torch.rand(1, 3, 4 * CELLS, 4 * CELLS) * 2 - 1
+    torch.testing.assert_close(enlarged(build(spec, CELLS, 2), 2).picture(x), build(spec, CELLS, 4).picture(x))
+
+
+@pytest.mark.parametrize("family", [("low_pass", "high_pass"), ("grayscale", "colour"), ("motion", "motion_residual")])
+def test_enlarged_parts_still_sum_to_the_whole(family):
+    x = torch.randn(1, 4, 2 * CELLS, 2 * CELLS)
+    parts = [enlarged(build(spec, CELLS), 2) for spec in family]
+    torch.testing.assert_close(sum(part.bring_back(part.show(x)) for part in parts), x)
+
+
+def test_once_as_wide_is_the_view_itself():
+    view = build("jigsaw", CELLS)
+    assert enlarged(view, 1) is view
+
+
+@pytest.mark.parametrize("spec", PUZZLES)
+def test_a_puzzle_is_cut_into_the_same_pieces_at_either_size(spec):
+    small = cut([build("identity", CELLS, 8), build(spec, CELLS, 8)])
+    finer = cut([enlarged(build(each, CELLS, 8), 2) for each in ("identity", spec)])
+    assert finer.count == small.count
+    assert len(np.unique(finer.printed * small.count + small.printed.repeat(2, 0).repeat(2, 1))) == small.count
+    for a, b in zip(small.layouts, finer.layouts, strict=True):
+        assert sorted(a.turns) == sorted(b.turns)
+
+
+def test_a_grown_picture_is_coded_at_its_new_size(emoji):
+    code = grown(emoji, torch.zeros(3, 128, 128), 2)
+    assert code.shape == (1, emoji.channels, 32, 32)
+
+
+@pytest.fixture(scope="module")
+def upscaled(models):
+    steps = []
+    return illusions.run(request(puzzle=True), models, on_step=steps.append), steps
+
+
+def test_an_upscaled_illusion_is_twice_as_wide_and_its_views_are_exact(upscaled):
+    found = upscaled[0].candidates[0]
+    assert found.image.size == (256, 256)
+    view = build("jigsaw", CELLS, 16)
+    assert torch.equal(to_tensor(found.views[1]), view.picture(to_tensor(found.image)))
+
+
+def test_the_second_pass_is_counted_in_evaluations_and_progress(upscaled):
+    result, steps = upscaled
+    assert result.evaluations == 4 * (3 + 1)
+    assert [step.index for step in steps if step.clean is not None] == [1, 2, 3, 7]
+    assert {step.total for step in steps} == {7}
+    assert [step.note for step in steps if step.clean is not None][-1] == "at twice the size"
+    assert steps[-1].index == 7
+
+
+def test_previews_of_the_second_pass_are_rearranged_as_well(upscaled):
+    last = [step for step in upscaled[1] if step.clean is not None][-1]
+    upright, shuffled = last.pictures()
+    assert upright.size == (128, 128)
+    assert np.array_equal(np.sort(np.asarray(upright), None), np.sort(np.asarray(shuffled), None))
+
+
+def test_what_it_read_as_before_is_in_the_summary_and_the_notes(upscaled, tmp_path):
+    summary = upscaled[0].save(tmp_path)
+    before = summary["candidates"][0]["before_upscaling"]
+    assert set(before) == {"alignment", "concealment"}
+    assert any(note.startswith("Before upscaling alignment was") for note in summary["notes"])
+    assert set(summary["candidates"][0]["puzzle"]) == {"a4", "letter", "svg"}
+    with Image.open(tmp_path / summary["candidates"][0]["image"]) as saved:
+        assert saved.size == (256, 256)
+
+
+def test_before_upscaling_it_is_the_picture_that_is_made_without(upscaled, models):
+    plain = illusions.run(request(upscale=1), models).candidates[0]
+    found = upscaled[0].candidates[0]
+    assert found.before == pytest.approx((plain.alignment, plain.concealment))
+
+
+@pytest.mark.parametrize("changes", [{"scheduler": "dpm++2m"}, {"scheduler": "euler", "reduction": "weighted"}])
+def test_equal_requests_are_equal_pictures_with_every_scheduler(changes, models):
+    asked = request(views=("identity", "rotate_180"), steps=2, **changes)
+    first, again = (illusions.run(asked, models).candidates[0] for _ in range(2))
+    assert first.image.size == (256, 256)
+    assert np.array_equal(np.asarray(first.image), np.asarray(again.image))
