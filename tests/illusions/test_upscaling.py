@@ -9,6 +9,7 @@ from PIL import Image
 
 from studio import illusions
 from studio.illusions.admission import measure
+from studio.illusions.permutations import TURN_OFFSETS
 from studio.illusions.puzzle import cut
 from studio.illusions.request import IllusionRequest
 from studio.illusions.specs import VIEWS
@@ -55,13 +56,16 @@ def test_once_as_wide_is_the_view_itself():
 
 
 @pytest.mark.parametrize("spec", PUZZLES)
-def test_a_puzzle_is_cut_into_the_same_pieces_at_either_size(spec):
-    small = cut([build("identity", CELLS, 8), build(spec, CELLS, 8)])
-    finer = cut([enlarged(build(each, CELLS, 8), 2) for each in ("identity", spec)])
-    assert finer.count == small.count
-    assert len(np.unique(finer.printed * small.count + small.printed.repeat(2, 0).repeat(2, 1))) == small.count
-    for a, b in zip(small.layouts, finer.layouts, strict=True):
-        assert sorted(a.turns) == sorted(b.turns)
+def test_the_pieces_of_a_puzzle_move_as_rigid_bodies_at_either_size(spec):
+    view = build(spec, CELLS, 8)
+    puzzle, move = cut([build("identity", CELLS, 8), view]), enlarged(view, 2).rearrangement
+    printed = puzzle.printed.repeat(2, 0).repeat(2, 1)
+    laid = printed.reshape(-1)[move.source].reshape(printed.shape)
+    assert np.array_equal(laid, puzzle.layouts[1].piece.repeat(2, 0).repeat(2, 1))
+    source = np.stack(np.divmod(move.source.reshape(laid.shape), len(laid)), -1)
+    turns = puzzle.layouts[1].turns[laid[:, 1:]]
+    same = laid[:, 1:] == laid[:, :-1]
+    assert np.array_equal((source[:, 1:] - source[:, :-1])[same], TURN_OFFSETS[turns][..., 1][same])
 
 
 def test_a_grown_picture_is_coded_at_its_new_size(emoji):
