@@ -123,7 +123,10 @@ class Drawing:
             guider.weights = tuple(weights)
         together = self.reduction.kind == "orthogonal" and self.reduction.weights != "turns"
         watch = Watch(network.prediction, by_view if together else ())
-        latents = denoise(network, scheduler, watch.over(guider), noise, self._reporting(start), start)
+        watched = watch.over(guider)
+        if start is not None:
+            watched = upscaling.anchored(watched, start.clean, request.upscale, network.prediction)
+        latents = denoise(network, scheduler, watched, noise, self._reporting(start), start)
         return latents, watch.noise(), guider.weights if isinstance(guider, joining.Joint) else None
 
     def _decoded(self, latents: Tensor) -> Tensor:

@@ -13,9 +13,10 @@ from studio.illusions.permutations import TURN_OFFSETS
 from studio.illusions.puzzle import cut
 from studio.illusions.request import IllusionRequest
 from studio.illusions.specs import VIEWS
-from studio.illusions.upscaling import enlarged, grown
+from studio.illusions.upscaling import anchored, coarse, enlarged, grown
 from studio.illusions.views import build
 from studio.imaging import to_tensor
+from studio.sampling import Moment, clean_estimate, from_clean
 
 CELLS = 16
 ORTHOGONAL = [entry.name for entry in VIEWS if entry.kind == "orthogonal"]
@@ -66,6 +67,22 @@ def test_the_pieces_of_a_puzzle_move_as_rigid_bodies_at_either_size(spec):
     turns = puzzle.layouts[1].turns[laid[:, 1:]]
     same = laid[:, 1:] == laid[:, :-1]
     assert np.array_equal((source[:, 1:] - source[:, :-1])[same], TURN_OFFSETS[turns][..., 1][same])
+
+
+@pytest.mark.parametrize("spec", ORTHOGONAL)
+def test_the_coarse_part_is_the_same_through_every_view(spec):
+    view, x = enlarged(build(spec, CELLS), 2), torch.randn(1, 4, 2 * CELLS, 2 * CELLS)
+    torch.testing.assert_close(view.show(coarse(x, 2)), coarse(view.show(x), 2))
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "flow"])
+def test_an_anchored_run_keeps_the_coarse_part_of_the_picture_and_what_is_finer_of_the_prediction(kind):
+    code, own, x = (torch.randn(1, 4, 8, 8) for _ in range(3))
+    at = Moment(x, 1.3)
+    plan = anchored(lambda step, sigma: [], code, 2, kind)(0, 1.3)
+    found = clean_estimate(plan.join([from_clean(own, x, 1.3, kind)], at), x, 1.3, kind)
+    torch.testing.assert_close(coarse(found, 2), coarse(code, 2), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found - coarse(found, 2), own - coarse(own, 2), atol=1e-4, rtol=1e-4)
 
 
 def test_a_grown_picture_is_coded_at_its_new_size(emoji):
