@@ -28,7 +28,8 @@ from studio.sampling import Start, Term, build_scheduler, denoise, guidance
 class Picture:
     """One drawn picture (3 x H x W in [-1, 1]) and what was measured while it formed.
 
-    ``request`` makes it alone; ``small`` is what it was before upscaling.
+    ``request`` makes it alone. With upscaling ``pixels`` are those drawn over at the larger size, ``small`` what it was
+    before, and ``grown`` the same made larger by the autoencoder alone.
     """
 
     request: IllusionRequest
@@ -36,6 +37,7 @@ class Picture:
     noise: Noise
     weights: tuple[float, ...] | None
     small: Tensor | None = None
+    grown: Tensor | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Drawing:
         start = Start(upscaling.grown(self.network, pixels, self.request.upscale), first)
         latents, _, weights = self._denoised(self.large, start, weights)
         self.on_step(self._step(Step(0, 0, note="Decoding"), self.course.each))
-        return Picture(self.alone, self._decoded(latents), noise, weights, pixels)
+        return Picture(self.alone, self._decoded(latents), noise, weights, pixels, self._decoded(start.clean))
 
     def _denoised(
         self, views: Sequence[View], start: Start | None = None, weights: Sequence[float] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from studio.illusions import course, metrics, reductions
 from studio.illusions.drawing import Drawing, Drawn, Picture, Unfinished
 from studio.illusions.failures import diagnose
 from studio.illusions.request import IllusionRequest
-from studio.illusions.result import Candidate, IllusionResult, Stopped
+from studio.illusions.result import Candidate, IllusionResult, Stopped, Upscaled
 from studio.illusions.views import View
 from studio.imaging import to_picture
 from studio.models.clip import ClipScorer
@@ -59,36 +60,49 @@ def _draw(request: IllusionRequest, models: ModelStore, on_step: OnStep) -> Draw
 
 
 def _scored(drawn: Picture, scorer: ClipScorer, drawing: Drawn) -> Candidate:
-    seen, similarities = _read(drawn.pixels, drawing.views, drawn.request, scorer)
     tau = scorer.temperature
+
+    def read(pixels: Tensor, views: Sequence[View]) -> Reading:
+        return _read(pixels, views, drawn.request, scorer)
+
+    best, upscaled = read(drawn.pixels, drawing.views), None
+    if drawn.small is not None:
+        before, grown = read(drawn.small, drawing.small_views), read(drawn.grown, drawing.views)
+        upscaled = Upscaled(before.figures(tau), best.figures(tau), grown.figures(tau))
+        best = best if upscaled.is_drawn else grown
+    alignment, concealment = best.figures(tau)
     return Candidate(
         seed=drawn.request.seed,
         prompts=drawn.request.prompts,
-        image=to_picture(drawn.pixels),
-        views=tuple(to_picture(view) for view in seen),
-        alignment=metrics.alignment(similarities),
-        concealment=metrics.concealment(similarities, tau),
-        similarities=tuple(tuple(row) for row in similarities.tolist()),
-        score=metrics.score(similarities, tau),
+        image=to_picture(best.pixels),
+        views=tuple(to_picture(view) for view in best.seen),
+        alignment=alignment,
+        concealment=concealment,
+        similarities=tuple(tuple(row) for row in best.similarities.tolist()),
+        score=metrics.score(best.similarities, tau),
         weights=drawn.weights,
-        failures=diagnose(drawn.noise, similarities, tau, drawn.request.prompts),
-        before=None if drawn.small is None else _before(drawn, scorer, drawing),
+        failures=diagnose(drawn.noise, best.similarities, tau, drawn.request.prompts),
+        upscaled=upscaled,
     )
 
 
-def _read(
-    pixels: Tensor, views: Sequence[View], request: IllusionRequest, scorer: ClipScorer
-) -> tuple[list[Tensor], Tensor]:
-    """What each view makes of the picture, and how like every prompt that is: N x N."""
-    seen = [view.picture(pixels) for view in views]
+@dataclass(frozen=True)
+class Reading:
+    """A picture (3 x H x W), what each view makes of it, and how like every prompt that is (N x N)."""
+
+    pixels: Tensor
+    seen: tuple[Tensor, ...]
+    similarities: Tensor
+
+    def figures(self, temperature: float) -> tuple[float, float]:
+        """Alignment and concealment."""
+        return metrics.alignment(self.similarities), metrics.concealment(self.similarities, temperature)
+
+
+def _read(pixels: Tensor, views: Sequence[View], request: IllusionRequest, scorer: ClipScorer) -> Reading:
+    seen = tuple(view.picture(pixels) for view in views)
     with torch.inference_mode():
-        return seen, scorer.similarities(torch.stack(seen), request.prompts)
-
-
-def _before(drawn: Picture, scorer: ClipScorer, drawing: Drawn) -> tuple[float, float]:
-    """Alignment and concealment before upscaling."""
-    _, similarities = _read(drawn.small, drawing.small_views, drawn.request, scorer)
-    return metrics.alignment(similarities), metrics.concealment(similarities, scorer.temperature)
+        return Reading(pixels, seen, scorer.similarities(torch.stack(seen), request.prompts))
 
 
 def _listed(left: Unfinished, drawing: Drawn) -> Stopped:

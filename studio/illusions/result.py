@@ -20,10 +20,43 @@ MOST_MOVING = 16  # candidates that are animated; a search may finish many more
 
 
 @dataclass(frozen=True)
+class Upscaled:
+    """Alignment and concealment of a picture before upscaling, drawn over at its new size, and only grown to it."""
+
+    before: tuple[float, float]
+    drawn: tuple[float, float]
+    grown: tuple[float, float]
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the picture that was drawn over reads no worse than the one that only grew; the better one is kept.
+
+        Models draw poorly at sizes they never saw, and then a second pass takes away what the first has made.
+        """
+        return _product(self.drawn) >= _product(self.grown)
+
+    @property
+    def words(self) -> str:
+        a, c = self.drawn if self.is_drawn else self.grown
+        said = f"Before upscaling alignment was {self.before[0]:.2f} and concealment {self.before[1]:.2f}, "
+        said += f"now {a:.2f} and {c:.2f}."
+        if not self.is_drawn:
+            said += (
+                f" Drawn over it read worse ({self.drawn[0]:.2f} and {self.drawn[1]:.2f}), so the picture was only "
+                "grown: this model may not know that size; try a smaller upscale_strength."
+            )
+        return said
+
+    def summary(self) -> dict[str, Any]:
+        figures = {name: _figures(*getattr(self, name)) for name in ("before", "drawn", "grown")}
+        return figures | {"kept": "drawn" if self.is_drawn else "grown"}
+
+
+@dataclass(frozen=True)
 class Candidate:
     """One picture, what each view makes of it, and how well the views read.
 
-    ``prompts`` are the request's own when left out; ``before`` are alignment and concealment before upscaling.
+    ``prompts`` are the request's own when left out.
     """
 
     seed: int
@@ -36,7 +69,7 @@ class Candidate:
     weights: tuple[float, ...] | None = None
     failures: tuple[Failure, ...] = ()
     prompts: tuple[str, ...] | None = None
-    before: tuple[float, float] | None = None
+    upscaled: Upscaled | None = None
 
 
 @dataclass(frozen=True)
@@ -94,11 +127,8 @@ class IllusionResult:
         if best.weights is not None:
             shares = ", ".join(f"{share:.0%}" for share in best.weights)
             said.append(f"At the end of the run the views counted {shares}.")
-        if best.before is not None:
-            said.append(
-                f"Before upscaling alignment was {best.before[0]:.2f} and concealment {best.before[1]:.2f}; "
-                f"now {best.alignment:.2f} and {best.concealment:.2f}."
-            )
+        if best.upscaled is not None:
+            said.append(best.upscaled.words)
         return said
 
     def _searched(self) -> list[str]:
@@ -136,7 +166,7 @@ class IllusionResult:
             "similarities": [[round(value, 4) for value in row] for row in found.similarities],
             "weights": None if found.weights is None else [round(weight, 4) for weight in found.weights],
             "failures": [failure.summary() for failure in found.failures],
-            "before_upscaling": None if found.before is None else _figures(*found.before),
+            "upscaled": None if found.upscaled is None else found.upscaled.summary(),
         }
 
     def _save_moving(self, folder: Path, name: str, found: Candidate) -> dict[str, str]:
@@ -175,3 +205,8 @@ def _recipe(alone: IllusionRequest) -> dict[str, Any]:
 
 def _figures(alignment: float, concealment: float) -> dict[str, float]:
     return {"alignment": round(alignment, 4), "concealment": round(concealment, 4)}
+
+
+def _product(figures: tuple[float, float]) -> float:
+    """What candidates are ranked by, of alignment and concealment."""
+    return max(figures[0], 0.0) * figures[1]

@@ -12,6 +12,7 @@ from studio.illusions.admission import measure
 from studio.illusions.permutations import TURN_OFFSETS
 from studio.illusions.puzzle import cut
 from studio.illusions.request import IllusionRequest
+from studio.illusions.result import Upscaled
 from studio.illusions.specs import VIEWS
 from studio.illusions.upscaling import anchored, coarse, enlarged, grown
 from studio.illusions.views import build
@@ -121,8 +122,9 @@ def test_previews_of_the_second_pass_are_rearranged_as_well(upscaled):
 
 def test_what_it_read_as_before_is_in_the_summary_and_the_notes(upscaled, tmp_path):
     summary = upscaled[0].save(tmp_path)
-    before = summary["candidates"][0]["before_upscaling"]
-    assert set(before) == {"alignment", "concealment"}
+    figures = summary["candidates"][0]["upscaled"]
+    assert set(figures) == {"before", "drawn", "grown", "kept"}
+    assert figures[figures["kept"]]["alignment"] == summary["candidates"][0]["alignment"]
     assert any(note.startswith("Before upscaling alignment was") for note in summary["notes"])
     assert set(summary["candidates"][0]["puzzle"]) == {"a4", "letter", "svg"}
     with Image.open(tmp_path / summary["candidates"][0]["image"]) as saved:
@@ -131,8 +133,17 @@ def test_what_it_read_as_before_is_in_the_summary_and_the_notes(upscaled, tmp_pa
 
 def test_before_upscaling_it_is_the_picture_that_is_made_without(upscaled, models):
     plain = illusions.run(request(upscale=1), models).candidates[0]
-    found = upscaled[0].candidates[0]
-    assert found.before == pytest.approx((plain.alignment, plain.concealment))
+    assert upscaled[0].candidates[0].upscaled.before == pytest.approx((plain.alignment, plain.concealment))
+    assert plain.upscaled is None
+
+
+def test_the_picture_that_reads_better_is_kept_and_the_other_one_is_told_of():
+    drawn = Upscaled(before=(0.3, 0.6), drawn=(0.31, 0.7), grown=(0.3, 0.6))
+    assert drawn.is_drawn
+    assert drawn.words == "Before upscaling alignment was 0.30 and concealment 0.60, now 0.31 and 0.70."
+    only_grown = Upscaled(before=(0.3, 0.6), drawn=(0.1, 0.9), grown=(0.29, 0.6))
+    assert not only_grown.is_drawn
+    assert "now 0.29 and 0.60. Drawn over it read worse (0.10 and 0.90)" in only_grown.words
 
 
 @pytest.mark.parametrize("changes", [{"scheduler": "dpm++2m"}, {"scheduler": "euler", "reduction": "weighted"}])
