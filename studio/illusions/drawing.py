@@ -136,10 +136,13 @@ class Drawing:
             return self.network.decode(latents)[0].cpu()
 
     def _weigh(self, clean: Tensor, step: int) -> tuple[float, ...]:
-        """``joining.Weigh``: what the scorer reads in the cheap preview of every view."""
+        """``joining.Weigh``: what the scorer reads in the cheap preview of every view, once that tells anything."""
+        share = (step + 1) / self.request.steps
+        if share <= joining.WEIGHED_FROM:
+            return (1 / len(self.views),) * len(self.views)
         similarities = self.scorer.similarities(torch.stack(self._seen(clean)), self.alone.prompts)
         own = similarities.diagonal().tolist()
-        return joining.balanced(own, self.scorer.temperature, (step + 1) / self.request.steps)
+        return joining.balanced(own, self.scorer.temperature, share)
 
     def _judge(self, clean: Tensor) -> None:
         """Raises ``search.Stopped`` for a candidate that is not worth finishing."""
