@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from studio import __version__, requests, runs
 from studio.errors import RequestError, StudioError
+from studio.illusions import bench_command
 from studio.imaging import read_recipe
 from studio.progress import Step
 from studio.settings import Settings, add_machine_arguments, machine_values, prepare_environment
@@ -54,12 +55,14 @@ class ProgressLine:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 done, 2 something to mend in what was asked, 130 stopped with Ctrl+C."""
-    parser = _parser()
-    options = parser.parse_args(argv)
-    if options.engine is None:
-        parser.print_help()
-        return 0
+    parser, argv = _parser(), sys.argv[1:] if argv is None else argv
     try:
+        if argv[:1] == [bench_command.NAME]:
+            return bench_command.main(argv[1:], make_store, ProgressLine(sys.stderr))
+        options = parser.parse_args(argv)
+        if options.engine is None:
+            parser.print_help()
+            return 0
         return _engine(options)
     except StudioError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -147,7 +150,8 @@ def _describe(engine: Engine) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    table = "\n".join(f"  {engine.name:<10} {engine.about}" for engine in ENGINES)
+    listed = [(engine.name, engine.about) for engine in ENGINES] + [(bench_command.NAME, bench_command.ABOUT)]
+    table = "\n".join(f"  {name:<14} {about}" for name, about in listed)
     parser = argparse.ArgumentParser(
         prog="python -m studio",
         description="Run one of the studio's engines without the page.",

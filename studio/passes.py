@@ -30,9 +30,9 @@ class Travel:
         """How many passes the step ``index`` takes, of ``steps``."""
         return self.repeats if self.start * steps <= index and index + 1 <= self.end * steps else 1
 
-    def passes(self, steps: int) -> int:
-        """How many passes a run takes."""
-        return sum(self.at(index, steps) for index in range(steps))
+    def passes(self, steps: int, first: int = 0, end: int | None = None) -> int:
+        """How many passes the steps from ``first`` up to ``end`` take, of a run of ``steps``."""
+        return sum(self.at(index, steps) for index in range(first, steps if end is None else end))
 
 
 NOWHERE = Travel()
@@ -41,8 +41,8 @@ IN_PICTURES = Travel(repeats=2)
 """What picture space does: LookingGlass (arXiv 2504.08902) repeats in the same part of the run, five times."""
 
 
-def expected(space: Space, views: Iterable[str], steps: int) -> int:
-    """Passes that a run will take, as far as its words tell: ``auto`` acts on pictures for views of colours."""
+def expected(space: Space, views: Iterable[str]) -> Travel:
+    """The way a run will take, as far as its words tell: ``auto`` acts on pictures for views of colours."""
     of_colours = any(name in view for view in views for name in OF_COLOURS)
     in_pictures = space == "picture" or (space == "auto" and of_colours)
-    return (IN_PICTURES if in_pictures else NOWHERE).passes(steps)
+    return IN_PICTURES if in_pictures else NOWHERE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from studio import passes
 from studio.errors import PolicyError, nearest, shortened
 from studio.settings import Settings
 
+SCORER = "builtin:clip"
 UPLOAD_FORMATS = ("PNG", "JPEG", "WEBP")
 
 
@@ -24,6 +26,10 @@ class Illusion(Protocol):
     views: tuple[str, ...]
     steps: int
     candidates: int
+    partners: tuple[str, ...]
+    upscale: int
+    upscale_strength: float
+    scorer: str
     size: int | None
     adapters: dict[str, str]
     adapter_study: bool
@@ -38,6 +44,7 @@ class Limits:
     max_size: int = 2048
     max_candidates: int = 16
     max_adapters: int = 4
+    max_tries: int = 64  # candidates with every partner
     max_prompt: int = 400
     max_evaluations: int = 50_000
     max_queue: int = 64
@@ -54,6 +61,7 @@ SHARED = Limits(
     max_size=1024,
     max_candidates=4,
     max_adapters=2,
+    max_tries=8,
     max_evaluations=2_000,
     max_queue=32,
     max_queue_per_owner=4,
@@ -97,18 +105,38 @@ def check_upload(path: Path, limits: Limits, *, field: str = "picture") -> tuple
 def _illusion_problems(request: Illusion, limits: Limits, allowed_models: Collection[str]) -> Iterator[tuple[str, str]]:
     if limits.listed_models_only and request.model not in allowed_models:
         yield "model", _unlisted(request.model, allowed_models)
+    if limits.listed_models_only and request.scorer != SCORER:
+        yield "scorer", _unlisted(request.scorer, [SCORER])
     yield from _above("steps", request.steps, limits.max_steps)
     yield from _above("size", request.size or 0, limits.max_size)
+    side = (request.size or 0) * request.upscale
+    if request.upscale > 1 and side > limits.max_size:
+        yield "upscale", f"pictures of at most {limits.max_size:,} pixels are allowed here, these would have {side:,}"
     yield from _above("candidates", request.candidates, limits.max_candidates)
     for name, prompt in _prompts(request):
         if len(prompt) > limits.max_prompt:
             yield name, f"at most {limits.max_prompt} characters are allowed here, got {len(prompt):,}; shorten it"
-    each, settings = passes.expected(request.space, request.views, request.steps), _most_settings(request)
-    cost = 2 * len(request.views) * each * request.candidates * settings
+    yield from _search_problems(request, limits)
+
+
+def _search_problems(request: Illusion, limits: Limits) -> Iterator[tuple[str, str]]:
+    """What all tries of a request come to; a step at twice the size counts four times."""
+    lasts = len({request.prompts[-1], *request.partners})
+    tries = request.candidates * lasts
+    if tries > limits.max_tries:
+        yield (
+            "partners",
+            f"{request.candidates} candidates for each of {lasts} prompts are {tries} pictures, and at most "
+            f"{limits.max_tries} are allowed here; lower candidates or leave prompts out",
+        )
+    each, settings = passes.expected(request.space, request.views).passes(request.steps), _most_settings(request)
+    share = request.upscale**2 * request.upscale_strength if request.upscale > 1 else 0.0
+    cost = math.ceil(2 * len(request.views) * each * (1 + share) * tries * settings)
     if cost > limits.max_evaluations:
+        named = f"{tries} candidates" + (" drawn at two sizes" if request.upscale > 1 else "")
         yield (
             "candidates",
-            f"{len(request.views)} views x {each} steps x {request.candidates} candidates"
+            f"{len(request.views)} views x {each} steps x {named}"
             f"{f' x {settings} settings' if settings > 1 else ''} are up to {cost:,} evaluations, "
             f"and at most {limits.max_evaluations:,} are allowed here; lower steps or candidates",
         )
@@ -128,6 +156,7 @@ def _most_settings(request: Illusion) -> int:
 
 def _prompts(request: Illusion) -> Iterator[tuple[str, str]]:
     yield from ((f"prompts.{index}", prompt) for index, prompt in enumerate(request.prompts))
+    yield from ((f"partners.{index}", prompt) for index, prompt in enumerate(request.partners))
     yield "negative_prompt", request.negative_prompt
 
 

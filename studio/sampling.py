@@ -293,27 +293,51 @@ def gone_back(clean: Tensor, x: Tensor, fresh: Tensor, sigmas: tuple[float, floa
     return a * clean + kept * (x - a * clean) + b * (1 - kept**2) ** 0.5 * fresh
 
 
+@dataclass(frozen=True)
+class Start:
+    """Clean latents (B x C x h x w) that a run begins from, and the step it begins with: SDEdit (Meng et al. 2022)."""
+
+    clean: Tensor
+    step: int
+
+
+@dataclass(frozen=True)
+class Route:
+    """What is out of the ordinary about a run: where it starts, which steps it repeats, a predictor that it shares.
+
+    ``start`` leaves out the steps before its own; ``predict`` serves several pictures of one run.
+    """
+
+    start: Start | None = None
+    travel: Travel = NOWHERE
+    predict: Predictor | None = None
+
+
+def begun(scheduler: Any, noise: Tensor, start: Start | None = None) -> Tensor:
+    """The noisy latents that a run begins with: nothing but noise, or clean latents under the noise of their step."""
+    # Flow needs no scaling at all, so its Euler scheduler does not speak of any.
+    flow = isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
+    if start is None:
+        return noise if flow else noise * scheduler.init_noise_sigma
+    t = scheduler.timesteps[start.step].expand(len(noise))
+    if not isinstance(scheduler, DDIMScheduler):  # the others count their steps themselves
+        scheduler.set_begin_index(start.step)
+    return scheduler.scale_noise(start.clean, t, noise) if flow else scheduler.add_noise(start.clean, noise, t)
+
+
 @torch.inference_mode()
 def denoise(
-    network: Network,
-    scheduler: Any,
-    guider: Guider,
-    noise: Tensor,
-    on_step: OnStep = ignore,
-    travel: Travel = NOWHERE,
-    predict: Predictor | None = None,
+    network: Network, scheduler: Any, guider: Guider, noise: Tensor, on_step: OnStep = ignore, route: Route = Route()
 ) -> Tensor:
     """From standard normal ``noise`` (B x C x h x w) to clean latents, one batched forward per pass.
 
-    ``predict`` serves several pictures of one run (None: this one alone). ``on_step`` gets the sigma, the clean
-    estimate and the evaluations so far; what it raises ends the run.
+    ``on_step`` gets the sigma, the clean estimate and the evaluations so far; what it raises ends the run.
     """
-    # Flow needs no scaling at all, so its Euler scheduler does not speak of any.
     scaled = not isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
-    latents = noise * network.noise_scale * (scheduler.init_noise_sigma if scaled else 1.0)
-    predict = predict or Predictor(network)
+    noise, travel, predict = noise * network.noise_scale, route.travel, route.predict or Predictor(network)
+    latents, first = begun(scheduler, noise, route.start), route.start.step if route.start else 0
     steps, evaluations, done = len(scheduler.timesteps), 0, 0
-    for index, t in enumerate(scheduler.timesteps):
+    for index, t in enumerate(scheduler.timesteps[first:], first):
         sigma, predict.t = sigma_at(scheduler, index), t
         for left in reversed(range(travel.at(index, steps))):
             x = scheduler.scale_model_input(latents, t) if scaled else latents
@@ -327,5 +351,5 @@ def denoise(
             else:
                 latents = scheduler.step(prediction, t, latents, return_dict=False)[0]
             evaluations, done = evaluations + evaluated, done + 1
-            on_step(Step(done, travel.passes(steps), sigma=sigma, evaluations=evaluations, clean=clean))
+            on_step(Step(done, travel.passes(steps, first), sigma=sigma, evaluations=evaluations, clean=clean))
     return latents

@@ -13,6 +13,7 @@ from studio.sampling import (
     FLOW_SCHEDULERS,
     SCHEDULERS,
     Plan,
+    Route,
     build_scheduler,
     clean_estimate,
     denoise,
@@ -64,10 +65,10 @@ def test_noise_on_the_way_is_new_noise():
     start = seeded_noise((1, 4, 64, 64), 5, CPU)
     network = SimpleNamespace(prediction="epsilon", noise_scale=1.0)
     travel = Travel(repeats=4, start=0.25, end=0.75, seed=5)
-    denoise(network, build_scheduler("ddim", BETAS, 4, CPU), guider, start, travel=travel)
+    denoise(network, build_scheduler("ddim", BETAS, 4, CPU), guider, start, route=Route(travel=travel))
     repeated = [x.flatten() for x in seen[1:9]]
     for x, earlier in zip(repeated[1:4], repeated, strict=False):
-        assert (x.std() / earlier.std()).item() == pytest.approx(1, abs=0.02)
+        assert (x.std() / earlier.std()).item() == pytest.approx(1, abs=0.03)  # 1.1 and more where it adds up
         assert 0 < torch.corrcoef(torch.stack([x, earlier]))[0, 1] < 0.99
     assert torch.corrcoef(torch.stack([repeated[-1], start.flatten()]))[0, 1].abs() < 0.2
 
@@ -91,7 +92,9 @@ def test_every_scheduler_ends_where_it_would_without_time_travel(scheduler, kind
     network = SimpleNamespace(prediction=kind, noise_scale=1.0)
     built = build_scheduler(scheduler, FLOW if kind == "flow" else BETAS, 8, CPU)
     steps = []
-    found = denoise(network, built, guider, seeded_noise((2, 4, 8, 8), 0, CPU), steps.append, Travel(repeats=3))
+    found = denoise(
+        network, built, guider, seeded_noise((2, 4, 8, 8), 0, CPU), steps.append, Route(travel=Travel(repeats=3))
+    )
     # DDIM's last step stops at the smallest noise of the training.
     torch.testing.assert_close(found, clean, atol=0.15 if scheduler == "ddim" else 1e-3, rtol=0)
     assert [step.index for step in steps] == list(range(1, 8 + 2 * 4 + 1))

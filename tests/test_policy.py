@@ -71,6 +71,29 @@ def test_time_travel_counts_where_views_act_on_pictures():
         assert "4 views x 80 steps x 4 candidates are up to 2,560 evaluations" in str(refusal(request))
 
 
+def test_every_partner_counts_as_a_picture_of_its_own():
+    request = IllusionRequest(partners=("an owl", "a bear"), candidates=4, steps=10)
+    assert "4 candidates for each of 3 prompts are 12 pictures, and at most 8" in str(refusal(request))
+    check_illusion(request, LOCAL, MODELS)
+    request = IllusionRequest(partners=("an owl",), candidates=4, steps=100)
+    assert "2 views x 100 steps x 8 candidates are up to 3,200 evaluations" in str(refusal(request))
+
+
+def test_partners_are_held_to_the_length_of_prompts():
+    assert refusal(IllusionRequest(partners=("b" * 400,)), Limits(max_prompt=300)).field == "partners.0"
+
+
+def test_upscaling_counts_with_its_size_and_its_steps():
+    assert "upscale: pictures of at most 1,024" in str(refusal(IllusionRequest(size=1024, upscale=2)))
+    request = IllusionRequest(upscale=2, upscale_strength=0.5, steps=100, candidates=2)
+    assert "2 candidates drawn at two sizes are up to 2,400 evaluations" in str(refusal(request))
+
+
+def test_a_shared_studio_reads_with_its_own_scorer_only():
+    assert refusal(IllusionRequest(scorer="/somewhere/clip")).field == "scorer"
+    check_illusion(IllusionRequest(scorer="/somewhere/clip"), LOCAL, MODELS)
+
+
 def test_all_problems_are_listed_at_once():
     error = refusal(IllusionRequest(steps=200, size=2048))
     assert error.field == "steps"

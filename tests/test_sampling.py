@@ -6,22 +6,27 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 
 from studio.devices import seeded_noise
 from studio.errors import Cancelled
 from studio.illusions.views import build
 from studio.models.loading import load_stable_diffusion
 from studio.sampling import (
+    FLOW_SCHEDULERS,
     SCHEDULERS,
+    Route,
+    Start,
     Term,
     Upright,
+    begun,
     build_scheduler,
     clean_estimate,
     combine,
     denoise,
     from_clean,
     guidance,
+    noise_share,
     sigma_at,
 )
 
@@ -58,6 +63,40 @@ def test_plain_guidance_equals_the_stock_pipeline(scheduler, which, assets, tiny
     ).images
     found = sample(network, guidance("a fox", "", 5.0, 1.0, Upright()), scheduler=scheduler)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))
+def test_a_run_from_a_picture_equals_the_stock_img2img_pipeline(scheduler, tiny_pipeline):
+    network = load_stable_diffusion("test", tiny_pipeline, CPU, torch.float32)
+    pipe = StableDiffusionImg2ImgPipeline.from_pretrained(tiny_pipeline, dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.scheduler = SCHEDULERS[scheduler](dict(network.scheduler_config))
+    clean, rng = seeded_noise((1, network.channels, 16, 16), 8, CPU), torch.Generator().manual_seed(3)
+    expected = pipe(
+        "a fox",
+        image=clean,
+        strength=0.5,
+        num_inference_steps=6,
+        generator=rng,
+        guidance_scale=5.0,
+        output_type="latent",
+    ).images
+    terms, steps = guidance("a fox", "", 5.0, 1.0, Upright()), []
+    made = build_scheduler(scheduler, network.scheduler_config, 6, CPU)
+    noise = seeded_noise(clean.shape, 3, CPU)
+    found = denoise(network, made, lambda i, s: terms, noise, steps.append, Route(Start(clean, 3)))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert [(step.index, step.total) for step in steps] == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("scheduler", sorted(FLOW_SCHEDULERS))
+def test_flow_begins_on_the_straight_line_between_the_picture_and_the_noise(scheduler):
+    made = build_scheduler(scheduler, {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}, 10, CPU)
+    clean, noise = seeded_noise((1, 4, 8, 8), 1, CPU), seeded_noise((1, 4, 8, 8), 2, CPU)
+    share = noise_share(sigma_at(made, 6))
+    assert 0.2 < share < 0.9
+    expected = (1 - share) * clean + share * noise
+    torch.testing.assert_close(begun(made, noise, Start(clean, 6)), expected, atol=1e-3, rtol=1e-3)
 
 
 def test_guidance_weight_one_is_the_plain_conditional_model(emoji):

@@ -125,7 +125,7 @@ class InPictures:
             lost.setdefault(track.index, []).append(clean - self._encode(seen[index]))
         self._lost |= {index: sum(each) / len(each) for index, each in lost.items()}
         self.picture = self._joined(seen)
-        joined = self._measured(self._codes_of(self.picture), own, at)
+        joined = self._measured(self.codes_of(self.picture), own, at)
         self.passes += 1
         if self.weigh is not None and self.passes % WEIGH_EVERY == 0:
             self.weights = tuple(self.weigh(self.picture, step))
@@ -137,7 +137,7 @@ class InPictures:
         parts = (self.weights[index] / share * self.views[index].bring_back(each) for index, each in seen.items())
         return sum(parts).clamp(-1, 1)
 
-    def _codes_of(self, picture: Tensor) -> Tensor:
+    def codes_of(self, picture: Tensor) -> Tensor:
         """The picture as every track sees it, encoded, with what the autoencoder lost there the last time."""
         first = {track.index: view for track, view in zip(self.tracks[::-1], self.views[::-1], strict=True)}
         codes = [self._encode(first[index].show(picture)) + self._lost.get(index, 0.0) for index in sorted(first)]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from studio import passes
 from studio.errors import RequestError, shortened
-from studio.illusions import adapters, puzzle, reductions, study
+from studio.illusions import adapters, course, puzzle, reductions, study
 from studio.illusions.admission import check_specs
 from studio.illusions.request import IllusionRequest
 from studio.illusions.specs import ViewSpec, parse_spec
@@ -31,27 +31,29 @@ def check(request: IllusionRequest, settings: Settings | None = None) -> None:
 def evaluations(request: IllusionRequest) -> int:
     """How many rows the network will evaluate, in all of a study's settings.
 
-    With space=auto the model is measured before it is known where the views act; this is what their words tell.
+    With ``stop_early`` it is the most that it can come to. With space=auto the model is measured before it is known
+    where the views act; this is what their words tell.
     """
-    return sum(_evaluations(setting.request) for setting in study.settings(request))
+    tries = (alone for setting in study.settings(request) for alone in course.tries(setting.request))
+    return sum(_evaluations(alone) for alone in tries)
 
 
-def _evaluations(request: IllusionRequest) -> int:
-    """Distinct (view, prompt, adapters) of each pass whose weight is not zero."""
-    specs = _specs(request)
-    each = passes.expected(request.space, request.views, request.steps)
-    seen = zip(specs, request.prompts, adapters.worn(request), strict=True)
-    by_view = [_rows(spec, prompt, worn, request) for spec, prompt, worn in seen]
-    if reductions.resolve(request.reduction, check_specs(specs), request.weights).weights == "turns":
-        per_run = sum(len(by_view[step % len(by_view)]) for step in range(each))
-    else:
-        per_run = each * len(set().union(*by_view))
-    return per_run * request.candidates
+def _evaluations(alone: IllusionRequest) -> int:
+    """Distinct (view, prompt, adapters) of one picture's passes whose weight is not zero."""
+    specs, travel = _specs(alone), passes.expected(alone.space, alone.views)
+    seen = zip(specs, alone.prompts, adapters.worn(alone), strict=True)
+    by_view = [_rows(spec, prompt, worn, alone) for spec, prompt, worn in seen]
+    steps = (*range(alone.steps), *range(alone.steps - course.second_steps(alone), alone.steps))
+    taken = [step for step in steps for _ in range(travel.at(step, alone.steps))]
+    if reductions.resolve(alone.reduction, check_specs(specs), alone.weights).weights == "turns":
+        return sum(len(by_view[step % len(by_view)]) for step in taken)
+    return len(taken) * len(set().union(*by_view))
 
 
 def headline(request: IllusionRequest) -> str:
     """What the job is called in lists."""
-    return shortened(" / ".join(request.prompts), 120)
+    lasts = dict.fromkeys((request.prompts[-1], *request.partners))
+    return shortened(" / ".join((*request.prompts[:-1], " or ".join(lasts))), 120)
 
 
 def _specs(request: IllusionRequest) -> list[ViewSpec]:

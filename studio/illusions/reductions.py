@@ -29,7 +29,7 @@ class Entry:
     reference: str = ANAGRAMS
 
 
-_VARIANCE = "c = sqrt(sum_i a_i Var_i / (sum_i a_i^2 Var_i + 2 sum_(i<j) a_i a_j Cov_ij))"
+_VARIANCE = "c = max(1, sqrt(min(1, sum_i a_i Var_i) / (sum_i a_i^2 Var_i + 2 sum_(i<j) a_i a_j Cov_ij)))"
 
 REDUCTIONS: tuple[Entry, ...] = (
     Entry("mean", "Mean of all views", "Every view counts the same.", "eps = 1/N sum_i eps_i", "equal"),
@@ -54,7 +54,7 @@ REDUCTIONS: tuple[Entry, ...] = (
         "weighted",
         "The weaker view gets more",
         "Weights that are given, or that the scorer sets while the picture forms.",
-        "eps = sum_i a_i eps_i with a_i ~ exp(-(1 + t) k S_ii / tau), t from 0 to 1 over the run",
+        "eps = sum_i a_i eps_i, a_i half even and half ~ exp(-(1 + t) k S_ii / tau), t from 0 to 1 over the run",
         "measured",
         weighable=True,
         reference=ANAGRAM_MTL,
@@ -62,7 +62,7 @@ REDUCTIONS: tuple[Entry, ...] = (
     Entry(
         "rectified",
         "Mean with its noise restored",
-        "Averaging predictions that differ makes them too faint; this restores their variance.",
+        "Averaging predictions that differ can make them fainter than noise is; this restores their variance.",
         f"eps = c sum_i a_i eps_i, {_VARIANCE}",
         "equal",
         weighable=True,

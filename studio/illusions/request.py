@@ -42,6 +42,15 @@ class IllusionRequest(BaseModel):
     )
     seed: int = Field(0, ge=0, le=2**32 - 1, description="Same seed, same picture.")
     candidates: int = Field(1, ge=1, le=16, description="Pictures to try, from this seed upwards, shown ranked.")
+    partners: tuple[Prompt, ...] = Field(
+        (),
+        max_length=15,
+        description="Further prompts to try for the last view, each with every seed: what goes well with the others?",
+    )
+    stop_early: bool = Field(
+        False,
+        description="Leave candidates unfinished that read far worse, part of the way, than the best of those before.",
+    )
     scheduler: Scheduler = Field("ddim", description="The sampler that takes the steps.")
     reduction: Reduction = Field(
         "auto",
@@ -77,11 +86,24 @@ class IllusionRequest(BaseModel):
         False,
         description="Also draw the bare model, each adapter alone and all together from the same seeds, as one grid.",
     )
+    upscale: int = Field(
+        1, ge=1, le=2, description="2 draws every finished candidate over at twice the size, with all of its views."
+    )
+    upscale_strength: float = Field(
+        0.4, ge=0.1, le=0.9, description="How much of the run is drawn anew at twice the size; more changes more."
+    )
     puzzle: bool = Field(
         False, description="Also make print-ready sheets of the best candidate, for views whose pieces can be cut out."
     )
+    scorer: str = Field(
+        "builtin:clip",
+        min_length=1,
+        max_length=300,
+        description="The CLIP model that reads the pictures: built-in, or a folder of transformers. Its numbers "
+        "compare only with its own.",
+    )
 
-    @field_validator("prompts", "views", mode="before")
+    @field_validator("prompts", "views", "partners", mode="before")
     @classmethod
     def _stripped(cls, values: object) -> object:
         if isinstance(values, list | tuple):
@@ -97,6 +119,11 @@ class IllusionRequest(BaseModel):
         if self.weights is not None and len(self.weights) != len(self.views):
             raise ValueError(
                 f"weights: {len(self.weights)} weights for {len(self.views)} views; give each view exactly one weight"
+            )
+        if self.adapter_study and (self.partners or self.stop_early):
+            raise ValueError(
+                "adapter_study: a study compares the same prompts and seeds in every setting; leave partners and "
+                "stop_early out"
             )
         if problem := adapters.problem(self):
             raise ValueError(problem)

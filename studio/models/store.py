@@ -212,6 +212,16 @@ class ModelStore:
 
         return self.with_model(name, checked)
 
+    def scorer(self, name: str, work: Callable[[ClipScorer], T]) -> T:
+        """``with_model`` for a CLIP model; refuses anything else by name."""
+
+        def checked(model: Model) -> T:
+            if not isinstance(model, ClipScorer):
+                raise ModelError(f"{name} is no CLIP model, it cannot score: choose builtin:clip.", field="scorer")
+            return work(model)
+
+        return self.with_model(name, checked)
+
 
 def _size_of(model: Model) -> int:
     return sum(p.numel() * p.element_size() for module in model.modules for p in module.parameters())

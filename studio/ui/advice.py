@@ -35,7 +35,7 @@ def cost(workbench: Workbench, data: Mapping[str, Any]) -> Markup:
         estimate = workbench.estimate(request)
     except StudioError:
         return cost_line("One of the settings cannot be used.")
-    steps = passes.expected(request.space, request.views, request.steps)
+    steps = passes.expected(request.space, request.views).passes(request.steps)
     factors = len(request.views), steps, request.candidates
     return cost_line(words.cost(*factors, estimate.evaluations, estimate.seconds))
 

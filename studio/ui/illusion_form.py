@@ -26,6 +26,7 @@ SCHEDULERS = (("DDIM", "ddim"), ("Euler", "euler"), ("DPM++ 2M", "dpm++2m"))
 REDUCTION_CHOICES = (("Let the views decide", "auto"), *((entry.title, entry.name) for entry in REDUCTIONS))
 SPACES = (("Let the model decide", "auto"), ("Codes, which is fast", "latent"), ("Decoded pictures", "picture"))
 PLAIN = ("seed", "candidates", "steps", "guidance_scale", "negative_prompt", "scheduler", "reduction", "space", "size")
+PLAIN_MORE = ("upscale", "upscale_strength", "scorer")
 
 
 @dataclass
@@ -43,8 +44,9 @@ class IllusionForm(Form):
         named = self.named(values)
         views = opened(named)
         data = {part: _texts(named, part, views) for part in ("prompts", "views")} | {"model": named["model"]}
-        data |= {name: named[name] for name in PLAIN}
-        data |= {"weights": _weights(named["weights"]), "puzzle": bool(named["puzzle"])}
+        data |= {name: named[name] for name in (*PLAIN, *PLAIN_MORE)}
+        data |= {"weights": _weights(named["weights"]), "partners": _prompts(named["partners"])}
+        data |= {"puzzle": bool(named["puzzle"]), "stop_early": bool(named["stop_early"])}
         return data | {"negative_prompt": named["negative_prompt"] or "", "size": _pixels(named["size"])}
 
     def filled(self, data: Mapping[str, Any]) -> Updates:
@@ -52,8 +54,11 @@ class IllusionForm(Form):
         full = {**defaults(IllusionRequest), **data}
         prompts, views = list(full["prompts"]), list(full["views"])
         number = min(MOST_VIEWS, max(1, len(prompts), len(views)))
-        named = {name: full[name] for name in (*PLAIN, "model", "puzzle")} | {"count": number}
+        named = {name: full[name] for name in (*PLAIN, *PLAIN_MORE, "model", "puzzle", "stop_early")} | {
+            "count": number
+        }
         named |= {"size": _side(full["size"]), "weights": _listed(full["weights"])}
+        named |= {"partners": "\n".join(full["partners"])}
         for index in range(number):
             named[f"prompts.{index}"] = prompts[index] if index < len(prompts) else ""
             named[f"views.{index}"] = views[index] if index < len(views) else NEXT_VIEWS[index]
@@ -190,6 +195,21 @@ def _more(form: IllusionForm, request: IllusionRequest, limits: Limits) -> None:
         )
         form.note("size")
     with gr.Column(elem_classes="field"):
+        info = "One prompt a line, each tried for the last view with every seed: what goes well with the others?"
+        form.add("partners", gr.Textbox("\n".join(request.partners), label="Partners to try", info=info, lines=2))
+        form.note("partners")
+    with gr.Column(elem_classes="field"):
+        info = "Candidates that read far worse than the best, two fifths of the way, are left unfinished."
+        form.add("stop_early", gr.Checkbox(request.stop_early, label="Stop hopeless candidates early", info=info))
+        form.note("stop_early")
+    _slider(form, "upscale", "Times as large", 1, 2, request.upscale, "2 draws the picture over at twice the size.")
+    strength = request.upscale_strength
+    _slider(form, "upscale_strength", "Drawn anew when larger", 0.1, 0.9, strength, "A share of the steps.", step=0.1)
+    with gr.Column(elem_classes="field"):
+        info = "A built-in CLIP model, or a folder of one; its numbers compare only with its own."
+        form.add("scorer", gr.Textbox(request.scorer, label="What reads the pictures", info=info, lines=1))
+        form.note("scorer")
+    with gr.Column(elem_classes="field"):
         info = "Sheets of the best candidate to print and cut, for jigsaws and other views that move pieces."
         form.add("puzzle", gr.Checkbox(request.puzzle, label="Also make a puzzle", info=info))
         form.note("puzzle")
@@ -241,13 +261,18 @@ def _weights(text: Any) -> Any:
     return [part.strip() for part in str(text or "").replace(";", ",").split(",") if part.strip()] or None
 
 
+def _prompts(text: Any) -> list[str]:
+    """The prompts that a person wrote, one a line."""
+    return [line.strip() for line in str(text or "").splitlines() if line.strip()]
+
+
 def _listed(weights: Sequence[float] | None) -> str:
     return ", ".join(map(str, weights or ()))
 
 
 def _fits(name: str, value: object) -> bool:
-    if name == "puzzle":
+    if name in ("puzzle", "stop_early"):
         return isinstance(value, bool)
-    if name in ("seed", "candidates", "steps", "guidance_scale", "count"):
+    if name in ("seed", "candidates", "steps", "guidance_scale", "count", "upscale", "upscale_strength"):
         return value is None or isinstance(value, int | float)
     return isinstance(value, str) and len(value) <= MOST_KEPT

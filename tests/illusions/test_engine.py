@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from studio import illusions
+from studio.devices import seeded_noise
 from studio.errors import Cancelled, ModelError, RequestError, UnknownNameError, ViewError
+from studio.illusions.drawing import Drawing
 from studio.illusions.request import IllusionRequest
 from studio.imaging import read_recipe
 
@@ -165,6 +167,14 @@ def test_weighing_and_rectifying_cost_the_network_nothing(changes, weights, mode
     own = found.candidates[0].weights
     assert sum(own) == pytest.approx(1)
     assert own == pytest.approx(weights) if weights != "measured" else own != (0.5, 0.5)
+
+
+def test_measured_weights_stay_even_while_previews_tell_nothing(models):
+    with models.lease("builtin:emoji") as network, models.lease("builtin:clip") as scorer:
+        drawing = Drawing(request(steps=10, reduction="weighted"), network, scorer, lambda step: None)
+        clean = seeded_noise((1, network.channels, 16, 16), 1, network.device)
+        assert drawing._weigh(clean, 3) == (0.5, 0.5)
+        assert drawing._weigh(clean, 4) != (0.5, 0.5)
 
 
 def test_the_failure_modes_of_every_candidate_are_in_the_summary_and_those_of_the_best_in_the_notes(result, tmp_path):

@@ -80,10 +80,18 @@ def test_given_weights_count_by_their_shares():
 
 
 def test_rectification_is_the_formula_of_measured_covariances():
-    a, b = noise(1) * 1.2, noise(2) * 0.9 + noise(1) * 0.3
+    a, b = noise(1) * 0.9, noise(2) * 0.7 + noise(1) * 0.2
     var_a, var_b, cov = a.square().mean(), b.square().mean(), (a * b).mean()
     expected = ((0.7 * var_a + 0.3 * var_b) / (0.49 * var_a + 0.09 * var_b + 2 * 0.21 * cov)).sqrt()
     torch.testing.assert_close(rectification([a, b], (0.7, 0.3)).squeeze(), expected)
+
+
+@pytest.mark.parametrize(("strength", "restored"), [(0.5, 2**0.5), (1.2, 1 / 0.72**0.5), (2.0, 1.0)])
+def test_what_is_as_strong_as_white_noise_is_not_made_stronger(strength, restored):
+    pair = [strength * noise(seed) / power(noise(seed)).sqrt() for seed in (1, 2)]
+    found = rectification(pair, (0.5, 0.5)).item()
+    assert found == pytest.approx(restored, rel=0.03)
+    assert found >= 1
 
 
 def test_for_predictions_of_variance_one_rectification_is_that_of_anagram_mtl():
@@ -98,7 +106,7 @@ def test_independent_predictions_get_back_the_variance_that_their_mean_loses():
     joint = Joint(by_view(), "epsilon", [1, 1], rectified=True)
     joined = joint(0, 1.0).join(sums, moment())
     assert power(sum(sums) / 2).item() == pytest.approx(0.5, abs=0.05)
-    torch.testing.assert_close(power(joined), (power(sums[0]) + power(sums[1])) / 2)
+    torch.testing.assert_close(power(joined), ((power(sums[0]) + power(sums[1])) / 2).clamp_max(1))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -107,7 +115,8 @@ def test_variance_is_restored_in_the_noise_whatever_the_network_predicts(kind):
     noises = [noise(1), noise(2)]
     sums = [from_noise(each, at, kind) for each in noises]
     joined = Joint(by_view(), kind, [1, 1], rectified=True)(0, 1.0).join(sums, at)
-    torch.testing.assert_close(power(noise_estimate(joined, at, kind)), sum(power(each) for each in noises) / 2)
+    wanted = (sum(power(each) for each in noises) / 2).clamp_max(1)
+    torch.testing.assert_close(power(noise_estimate(joined, at, kind)), wanted)
 
 
 def test_pictures_of_a_batch_are_rectified_each_by_itself():
@@ -127,7 +136,12 @@ def test_the_weaker_view_gets_more_and_the_more_the_later():
     assert early[1] > early[0]
     assert late[1] > early[1]
     assert sum(early) == pytest.approx(1)
-    assert early[1] / early[0] == pytest.approx(2.718281828**0.4)
+    assert early[1] == pytest.approx(0.25 + 0.5 / (1 + 2.718281828**-0.8))
+
+
+def test_a_view_that_cannot_be_helped_leaves_the_other_half_of_its_share():
+    assert balanced([0.9, -0.9], 0.01, 1.0) == pytest.approx((0.25, 0.75))
+    assert min(balanced([0.9, 0.9, -0.9], 0.01, 1.0)) >= 1 / 6
 
 
 def test_at_clips_similarities_weights_have_the_slope_of_anagram_mtl():

@@ -20,7 +20,7 @@ from studio.illusions.spaces import FINEST, choose, pixel_by_pixel
 from studio.illusions.specs import VIEWS
 from studio.illusions.views import build
 from studio.models.loading import load_pipeline
-from studio.sampling import FLOW_SCHEDULERS, Term, Upright, build_scheduler, denoise, guidance
+from studio.sampling import FLOW_SCHEDULERS, Route, Term, Upright, build_scheduler, denoise, guidance
 from tests.tiny import save_tiny_sd3
 
 CPU = torch.device("cpu")
@@ -55,7 +55,7 @@ def guider(network, views, prompts, reduction="mean", scale=4.0):
 
 def run(network, guider, scheduler="ddim", steps=4, travel=passes.NOWHERE):
     built = build_scheduler(scheduler, network.scheduler_config, steps, CPU)
-    return denoise(network, built, guider, guider.noise_of(3, 16), travel=travel)
+    return denoise(network, built, guider, guider.noise_of(3, 16), route=Route(travel=travel))
 
 
 @pytest.mark.parametrize("scheduler", sorted(FLOW_SCHEDULERS))
@@ -244,7 +244,7 @@ def test_the_built_in_model_draws_negatives(models):
     ],
 )
 def test_passes_are_foreseen_from_the_words(space, views, expected):
-    assert passes.expected(space, views, 10) == expected
+    assert passes.expected(space, views).passes(10) == expected
     request = IllusionRequest(space=space, views=views, steps=10, candidates=3)
     assert evaluations(request) == expected * 4 * 3
 

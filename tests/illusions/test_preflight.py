@@ -25,6 +25,11 @@ def request(*views, prompts=None, **values):
         (request("low_pass+rotate_180", "high_pass"), 10 * 4),
         (request("identity", "identity", prompts=("a fox", "a fox")), 10 * 2),
         (request("identity", "rotate_180", prompts=("a fox", "an owl"), negative_prompt="a fox"), 10 * 3),
+        (request("identity", "rotate_180", partners=("an owl", "a bear"), candidates=2), 10 * 4 * 3 * 2),
+        (request("identity", "rotate_180", partners=("an owl",), negative_prompt="an owl"), 10 * (4 + 3)),
+        (request("identity", "rotate_180", upscale=2), (10 + 4) * 4),
+        (request("identity", "rotate_180", upscale=2, upscale_strength=0.5, reduction="alternate"), (10 + 5) * 2),
+        (request("identity", "rotate_180", candidates=3, stop_early=True), 10 * 4 * 3),
     ],
 )
 def test_rows_are_counted_once_and_not_where_their_weight_is_zero(asked, rows):
@@ -61,3 +66,7 @@ def test_a_good_request_passes():
 def test_a_headline_is_the_prompts_and_short():
     assert headline(request("identity", "rotate_180", prompts=("a fox", "an owl"))) == "a fox / an owl"
     assert len(headline(request("identity", prompts=("x" * 400,)))) == 120
+
+
+def test_partners_are_in_the_headline():
+    assert headline(request("identity", "rotate_180", partners=("a bear",))) == "thing 0 / thing 1 or a bear"

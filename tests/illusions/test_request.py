@@ -26,6 +26,14 @@ def test_three_prompts_for_two_views_are_counted_out():
 
 @pytest.mark.parametrize(
     "values",
+    [{"upscale": 3}, {"upscale": 0}, {"upscale_strength": 1}, {"partners": ("",)}, {"partners": ("a",) * 16}],
+)
+def test_what_a_search_or_a_second_size_cannot_be_names_its_field(values):
+    assert next(iter(values)) in problems(**values)
+
+
+@pytest.mark.parametrize(
+    "values",
     [{"steps": 0}, {"steps": 201}, {"candidates": 0}, {"size": 100}, {"seed": -1}, {"guidance_scale": 31}],
 )
 def test_numbers_out_of_bounds_name_their_field(values):

@@ -12,7 +12,7 @@ from studio.models import memory
 from studio.models.loading import load_pipeline
 from studio.models.residence import Residence
 from studio.models.store import ModelStore
-from studio.sampling import Predictor, Term, Upright, build_scheduler, denoise, guidance
+from studio.sampling import Predictor, Route, Term, Upright, build_scheduler, denoise, guidance
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 GB = 1024**3
@@ -162,7 +162,7 @@ def test_a_batch_that_runs_out_of_memory_is_halved_for_the_rest_of_the_run_and_c
     def drawn():
         predict = Predictor(network)
         scheduler = build_scheduler("euler", network.scheduler_config, 3, CPU)
-        return denoise(network, scheduler, lambda i, s: terms, noise, predict=predict), predict
+        return denoise(network, scheduler, lambda i, s: terms, noise, route=Route(predict=predict)), predict
 
     whole, quiet = drawn()
     seen = limited(network, 3, monkeypatch)

@@ -35,6 +35,9 @@ def test_the_form_as_drawn_is_the_default_request(form):
         IllusionRequest(),
         IllusionRequest(prompts=("a", "b", "c", "d"), views=("identity", "negate", "skew", "jigsaw(seed=3)"), size=256),
         IllusionRequest(reduction="rectified", weights=(1, 0.1), puzzle=True),
+        IllusionRequest(
+            partners=("an owl", "a bear"), stop_early=True, upscale=2, upscale_strength=0.6, scorer="/clip"
+        ),
         IllusionRequest(seed=2**32 - 1, candidates=4, scheduler="euler", negative_prompt="fog", guidance_scale=3.5),
     ],
 )
