@@ -36,7 +36,7 @@ class Upscaled:
 
         Models draw poorly at sizes they never saw, and then a second pass takes away what the first has made.
         """
-        return _product(self.drawn) >= _product(self.grown)
+        return (_product(self.drawn), self.drawn[0]) >= (_product(self.grown), self.grown[0])
 
     @property
     def words(self) -> str:
