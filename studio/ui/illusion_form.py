@@ -12,6 +12,7 @@ from studio.illusions.reductions import REDUCTIONS
 from studio.illusions.request import IllusionRequest
 from studio.illusions.specs import VIEWS
 from studio.requests import defaults
+from studio.ui import adapter_fields
 from studio.ui.form import NOTHING_CHANGES, BoundedByRequest, Form, Updates, Values
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class IllusionForm(Form):
         data = {part: _texts(named, part, views) for part in ("prompts", "views")} | {"model": named["model"]}
         data |= {name: named[name] for name in PLAIN}
         data |= {"weights": _weights(named["weights"]), "puzzle": bool(named["puzzle"])}
+        data |= adapter_fields.read(named)
         return data | {"negative_prompt": named["negative_prompt"] or "", "size": _pixels(named["size"])}
 
     def filled(self, data: Mapping[str, Any]) -> Updates:
@@ -53,6 +55,7 @@ class IllusionForm(Form):
         number = min(MOST_VIEWS, max(1, len(prompts), len(views)))
         named = {name: full[name] for name in (*PLAIN, "model", "puzzle")} | {"count": number}
         named |= {"size": _side(full["size"]), "weights": _listed(full["weights"])}
+        named |= adapter_fields.written(full)
         for index in range(number):
             named[f"prompts.{index}"] = prompts[index] if index < len(prompts) else ""
             named[f"views.{index}"] = views[index] if index < len(views) else NEXT_VIEWS[index]
@@ -186,6 +189,7 @@ def _more(form: IllusionForm, request: IllusionRequest, limits: Limits) -> None:
             ),
         )
         form.note("size")
+    adapter_fields.build(form, request)
     with gr.Column(elem_classes="field"):
         info = "Sheets of the best candidate to print and cut, for jigsaws and other views that move pieces."
         form.add("puzzle", gr.Checkbox(request.puzzle, label="Also make a puzzle", info=info))
@@ -243,7 +247,7 @@ def _listed(weights: Sequence[float] | None) -> str:
 
 
 def _fits(name: str, value: object) -> bool:
-    if name == "puzzle":
+    if name in ("puzzle", "adapter_study"):
         return isinstance(value, bool)
     if name in ("seed", "candidates", "steps", "guidance_scale", "count"):
         return value is None or isinstance(value, int | float)
