@@ -12,6 +12,7 @@ from studio.illusions.reductions import REDUCTIONS
 from studio.illusions.request import IllusionRequest
 from studio.illusions.specs import VIEWS
 from studio.requests import defaults
+from studio.ui import adapter_fields
 from studio.ui.form import NOTHING_CHANGES, BoundedByRequest, Form, Updates, Values
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class IllusionForm(Form):
         data |= {name: named[name] for name in (*PLAIN, *PLAIN_MORE)}
         data |= {"weights": _weights(named["weights"]), "partners": _prompts(named["partners"])}
         data |= {"puzzle": bool(named["puzzle"]), "stop_early": bool(named["stop_early"])}
+        data |= adapter_fields.read(named)
         return data | {"negative_prompt": named["negative_prompt"] or "", "size": _pixels(named["size"])}
 
     def filled(self, data: Mapping[str, Any]) -> Updates:
@@ -54,11 +56,10 @@ class IllusionForm(Form):
         full = {**defaults(IllusionRequest), **data}
         prompts, views = list(full["prompts"]), list(full["views"])
         number = min(MOST_VIEWS, max(1, len(prompts), len(views)))
-        named = {name: full[name] for name in (*PLAIN, *PLAIN_MORE, "model", "puzzle", "stop_early")} | {
-            "count": number
-        }
-        named |= {"size": _side(full["size"]), "weights": _listed(full["weights"])}
+        named = {name: full[name] for name in (*PLAIN, *PLAIN_MORE, "model", "puzzle", "stop_early")}
+        named |= {"count": number, "size": _side(full["size"]), "weights": _listed(full["weights"])}
         named |= {"partners": "\n".join(full["partners"])}
+        named |= adapter_fields.written(full)
         for index in range(number):
             named[f"prompts.{index}"] = prompts[index] if index < len(prompts) else ""
             named[f"views.{index}"] = views[index] if index < len(views) else NEXT_VIEWS[index]
@@ -194,6 +195,7 @@ def _more(form: IllusionForm, request: IllusionRequest, limits: Limits) -> None:
             ),
         )
         form.note("size")
+    adapter_fields.build(form, request)
     with gr.Column(elem_classes="field"):
         info = "One prompt a line, each tried for the last view with every seed: what goes well with the others?"
         form.add("partners", gr.Textbox("\n".join(request.partners), label="Partners to try", info=info, lines=2))
@@ -271,7 +273,7 @@ def _listed(weights: Sequence[float] | None) -> str:
 
 
 def _fits(name: str, value: object) -> bool:
-    if name in ("puzzle", "stop_early"):
+    if name in ("puzzle", "stop_early", "adapter_study"):
         return isinstance(value, bool)
     if name in ("seed", "candidates", "steps", "guidance_scale", "count", "upscale", "upscale_strength"):
         return value is None or isinstance(value, int | float)

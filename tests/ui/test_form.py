@@ -34,6 +34,10 @@ def test_the_form_as_drawn_is_the_default_request(form):
     [
         IllusionRequest(),
         IllusionRequest(prompts=("a", "b", "c", "d"), views=("identity", "negate", "skew", "jigsaw(seed=3)"), size=256),
+        IllusionRequest(
+            adapters={"ink": "a = b/ink.safetensors"}, view_adapters=({"ink": -0.5}, {}), adapter_study=True
+        ),
+        IllusionRequest(adapters={"a": "x", "b": "y"}, view_adapters=({"a": 1, "b": 0.25},)),
         IllusionRequest(reduction="rectified", weights=(1, 0.1), puzzle=True),
         IllusionRequest(
             partners=("an owl", "a bear"), stop_early=True, upscale=2, upscale_strength=0.6, scorer="/clip"
@@ -58,6 +62,14 @@ def test_what_are_no_weights_is_refused_beside_their_field(form):
         parse(IllusionRequest, form.request(values(form, weights="1, lots")))
     assert form.place(refused.value.field) is form.notes["weights"]
     assert form.request(values(form, weights=None))["weights"] is None
+
+
+def test_what_is_no_scale_is_refused_beside_its_field_and_a_name_alone_counts_one(form):
+    wanted = {"adapters": "ink = x", "view_adapters": "ink\n-"}
+    assert form.request(values(form, **wanted))["view_adapters"] == [{"ink": "1"}, {}]
+    with pytest.raises(RequestError, match="view_adapters") as refused:
+        parse(IllusionRequest, form.request(values(form, **wanted | {"view_adapters": "ink lots"})))
+    assert form.place(refused.value.field) is form.notes["view_adapters"]
 
 
 def test_taking_a_view_away_moves_the_next_one_up(form):
