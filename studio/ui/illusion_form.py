@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from studio.illusions.request import IllusionRequest
 from studio.illusions.specs import VIEWS
 from studio.requests import defaults
 from studio.ui.form import NOTHING_CHANGES, BoundedByRequest, Form, Updates, Values
+from studio.ui.markup import tag
+from studio.ui.place import place
 
 if TYPE_CHECKING:
     from studio.policy import Limits
@@ -149,31 +152,43 @@ def _view(form: IllusionForm, index: int, request: IllusionRequest, number: int)
     return row, remove
 
 
+@contextmanager
+def _group(title: str) -> Iterator[None]:
+    """Some fields under a heading of their own."""
+    with gr.Column(elem_classes="more-group"):
+        place(tag("h4", title))
+        yield
+
+
 def _more(form: IllusionForm, request: IllusionRequest, limits: Limits) -> None:
-    with gr.Column(elem_classes="field"):
-        form.add(
-            "negative_prompt",
-            gr.Textbox(request.negative_prompt, label="What no view should show", info="The negative prompt.", lines=1),
+    with _group("Prompts"):
+        _text(form, "negative_prompt", "What no view should show", request.negative_prompt, "The negative prompt.")
+        help_text = "The CFG scale; 1 leaves the model to itself, too much burns the colours."
+        _slider(
+            form,
+            "guidance_scale",
+            "How strongly the prompts are followed",
+            0,
+            30,
+            request.guidance_scale,
+            help_text,
+            step=0.5,
         )
-        form.note("negative_prompt")
-    _slider(
-        form,
-        "guidance_scale",
-        "How strongly the prompts are followed",
-        0,
-        30,
-        request.guidance_scale,
-        "The CFG scale; 1 leaves the model to itself, too much burns the colours.",
-        step=0.5,
-    )
-    _choice(form, "scheduler", "Sampler", SCHEDULERS, request.scheduler, "What takes the steps.")
-    _choice(
-        form, "reduction", "How views are joined", REDUCTION_CHOICES, request.reduction, "The mean suits turned views."
-    )
-    with gr.Column(elem_classes="field"):
-        info = "One number per view, such as 1, 2; left empty they are measured, or equal."
-        form.add("weights", gr.Textbox(_listed(request.weights), label="How much each view counts", info=info, lines=1))
-        form.note("weights")
+    with _group("Joining the views"):
+        help_text = "The mean suits turned views."
+        _choice(form, "reduction", "How views are joined", REDUCTION_CHOICES, request.reduction, help_text)
+        help_text = "One number per view, such as 1, 2; left empty they are measured, or equal."
+        _text(form, "weights", "How much each view counts", _listed(request.weights), help_text)
+    with _group("Sampling"):
+        _choice(form, "scheduler", "Sampler", SCHEDULERS, request.scheduler, "What takes the steps.")
+        _size(form, request, limits)
+    with _group("Output"), gr.Column(elem_classes="field"):
+        info = "Sheets of the best candidate to print and cut, for jigsaws and other views that move pieces."
+        form.add("puzzle", gr.Checkbox(request.puzzle, label="Also make a puzzle", info=info))
+        form.note("puzzle")
+
+
+def _size(form: IllusionForm, request: IllusionRequest, limits: Limits) -> None:
     with gr.Column(elem_classes="field"):
         form.add(
             "size",
@@ -186,10 +201,12 @@ def _more(form: IllusionForm, request: IllusionRequest, limits: Limits) -> None:
             ),
         )
         form.note("size")
+
+
+def _text(form: Form, name: str, label: str, value: str, info: str) -> None:
     with gr.Column(elem_classes="field"):
-        info = "Sheets of the best candidate to print and cut, for jigsaws and other views that move pieces."
-        form.add("puzzle", gr.Checkbox(request.puzzle, label="Also make a puzzle", info=info))
-        form.note("puzzle")
+        form.add(name, gr.Textbox(value, label=label, info=info, lines=1))
+        form.note(name)
 
 
 def _slider(
