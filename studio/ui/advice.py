@@ -51,9 +51,8 @@ def notes(
         wrong = problems(error, known)
     else:
         wrong = {}
-    return hints(workbench, data) | {
-        name: note for name, note in wrong.items() if refused or not _is_empty_prompt(name, data)
-    }
+    wrong = {name: note for name, note in wrong.items() if refused or not _is_empty_prompt(name, data)}
+    return hints(workbench, data) | wrong
 
 
 def hints(workbench: Workbench, data: Mapping[str, Any]) -> dict[str, Markup]:
