@@ -23,7 +23,7 @@ MOST_READ = 400  # characters of a prompt that are compared with the model's wor
 
 def cost_line(text: str) -> Markup:
     """The line under the primary button."""
-    return tag("p", tag("span", text), tag("kbd", "Ctrl + Enter"), cls="cost")
+    return tag("p", text, cls="cost")
 
 
 def cost(workbench: Workbench, data: Mapping[str, Any]) -> Markup:
@@ -40,15 +40,21 @@ def cost(workbench: Workbench, data: Mapping[str, Any]) -> Markup:
     return cost_line(words.cost(*factors, estimate.evaluations, estimate.seconds))
 
 
-def notes(workbench: Workbench, data: Mapping[str, Any], known: Sequence[str]) -> dict[str, Markup]:
-    """Notes by field: hints, and values that cannot be used. A prompt that is still empty is no mistake yet."""
+def notes(
+    workbench: Workbench, data: Mapping[str, Any], known: Sequence[str], *, refused: bool = False
+) -> dict[str, Markup]:
+    """Notes by field: hints, and values that cannot be used.
+
+    A prompt that is still empty is no mistake yet, unless just this recipe was ``refused``.
+    """
     try:
         workbench.request(ENGINE, dict(data))
     except StudioError as error:
         wrong = problems(error, known)
     else:
         wrong = {}
-    return hints(workbench, data) | {name: note for name, note in wrong.items() if not _is_empty_prompt(name, data)}
+    wrong = {name: note for name, note in wrong.items() if refused or not _is_empty_prompt(name, data)}
+    return hints(workbench, data) | wrong
 
 
 def hints(workbench: Workbench, data: Mapping[str, Any]) -> dict[str, Markup]:

@@ -110,7 +110,7 @@ def launch(page: Page, workbench: Workbench, **options: Any) -> tuple[Any, str, 
         "max_file_size": workbench.limits.max_upload_bytes,
         "allowed_paths": [],
         "state_session_capacity": 500,
-        "footer_links": ["settings"],
+        "footer_links": [],  # light and dark stand in the top bar
         "favicon_path": theme.FAVICON,
         "theme": theme.theme(),
         "css_paths": list(theme.STYLES),
@@ -182,7 +182,6 @@ def _wire(page: Page, handlers: events.Illusions, drawn: Drawn, tabs: gr.Tabs, k
     desk, shown, form = handlers.desk, handlers.live, handlers.form
     page.load(partial(live.attach, desk, shown), shown.me, shown.outputs, **QUIET)
     page.load(form.recalled, kept, [*form.controls.values(), *form.openable], **QUIET)
-    page.load(_asked_tab, None, tabs, **QUIET)
     events.wire(handlers)
     events.remember(handlers, kept)
     following = [shown.me, shown.key, shown.seen]
@@ -191,14 +190,8 @@ def _wire(page: Page, handlers: events.Illusions, drawn: Drawn, tabs: gr.Tabs, k
     after = [shown.timer, shown.stop, *form.places()]
     shown.said.change(partial(live.settle, desk, shown, form), news, after, trigger_mode="always_last", **QUIET)
     shown.stop.click(partial(live.stop, desk, shown), [shown.me, shown.key], shown.outputs, **QUIET)
-    history.wire(drawn.history, handlers, tabs, drawn.history_tab)
+    history.wire(drawn.history, handlers, drawn.history_tab)
     tabs.select(None, None, None, js=SHOW_TAB_IN_ADDRESS, **QUIET)
-
-
-def _asked_tab(request: gr.Request) -> Any:
-    """Which tab the address asks for with ?tab=..."""
-    asked = request.query_params.get("tab", "")
-    return gr.Tabs(selected=asked) if asked in TABS else gr.skip()
 
 
 def model_chip(workbench: Workbench, name: str) -> Markup:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from studio.illusions.specs import VIEWS
-from studio.ui import examples, history, result, stage, words
+from studio.ui import compare, examples, history, result, stage, words
 from studio.ui.files import Files
 from studio.ui.markup import NOTHING, Markup, icon, tag
 
@@ -91,10 +91,17 @@ class Desk:
         )
         return tag("div", opening, tag("button", icon("stop"), **_stop(shown.id)), cls="pill")
 
-    def history(self, owner: str, engine: str, text: str, said: Markup = NOTHING) -> Markup:
+    def history(self, owner: str, asked: history.Filter) -> Markup:
         """What ended, filtered."""
-        found = history.matching(self.workbench.history(owner) if owner else (), engine, text)
-        return history.cards(found, self._cover, time.time(), said=said)
+        now = time.time()
+        found = history.matching(self.workbench.history(owner) if owner else (), asked, now)
+        nothing = history.EMPTY if asked.everything else history.NONE_MATCHES
+        return history.cards(found, self._cover, now, nothing=nothing)
+
+    def comparison(self, picked: Sequence[str], owner: str) -> Markup:
+        """The owner's results that were picked, beside each other."""
+        found = [self.result(key, owner) for key in picked[:2]]
+        return compare.of([side for each in found if each and (side := compare.side(each))], TITLES)
 
     def _cover(self, snapshot: Snapshot) -> str | None:
         found = (snapshot.summary or {}).get("candidates") or ()

@@ -33,7 +33,9 @@ class Illusions:
     def advise(self, values: Values) -> Updates:
         """Cost and hints for the recipe as it stands; errors of the last run go when the recipe changes."""
         data, workbench = self.form.request(values), self.desk.workbench
-        updates = self.form.written(advice.notes(workbench, data, tuple(self.form.notes)))
+        # What was typed just before a refusal may be looked at only after it: the sentences have to stay.
+        refused = values[self.tab.refused] == data
+        updates = self.form.written(advice.notes(workbench, data, tuple(self.form.notes), refused=refused))
         return updates | {self.tab.cost: advice.cost(workbench, data)}
 
     def list_words(self, model: str) -> Updates:
@@ -96,7 +98,7 @@ class Illusions:
         try:
             job_id = workbench.submit(ENGINE, dict(data), owner)
         except StudioError as error:
-            return self._problem(error, hints)
+            return self._problem(error, hints) | {self.tab.refused: dict(data)}
         return self.form.written(hints) | live.show(self.desk, self.live, owner, job_id)
 
     def _problem(self, error: StudioError, hints: Mapping[str, Markup]) -> Updates:
@@ -112,8 +114,8 @@ def wire(handlers: Illusions) -> None:
     """Register the tab's listeners."""
     tab, form, shown = handlers.tab, handlers.form, handlers.live
     state = {shown.me, shown.key}
-    results = [*shown.outputs, *form.controls.values(), *form.places(), *form.openable, tab.cost]
-    answers = [*shown.outputs, *form.places(), form.more]
+    results = [*shown.outputs, *form.controls.values(), *form.places(), *form.openable, tab.cost, tab.refused]
+    answers = [*shown.outputs, *form.places(), form.more, tab.refused]
     tab.generate.click(handlers.generate, form.inputs | state, answers, **QUIET)
     for place in (tab.presets, tab.stage):
         place.press(handlers.press, form.inputs | state, results, **QUIET)
@@ -129,7 +131,8 @@ def _wire_form(handlers: Illusions) -> None:
         button.click(_taking_away(handlers, index), form.inputs, everything, **QUIET)
     form.dice.click(None, None, form.controls["seed"], js=f"() => Math.floor(Math.random() * {SEEDS})", **QUIET)
     changes = [control.change for control in form.controls.values()]
-    gr.on(changes, handlers.advise, form.inputs, [*form.places(), tab.cost], trigger_mode="always_last", **QUIET)
+    read = form.inputs | {tab.refused}
+    gr.on(changes, handlers.advise, read, [*form.places(), tab.cost], trigger_mode="always_last", **QUIET)
     form.controls["model"].change(
         handlers.list_words, form.controls["model"], [tab.words, tab.fold], trigger_mode="always_last", **QUIET
     )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 THUMBNAIL_WIDTHS = (128, 256, 512)
 MOST_TOKENS = 20_000
 KINDS = {".png": "image/png", ".webp": "image/webp", ".gif": "image/gif"}
+SAVED = {".pdf": "application/pdf", ".svg": "image/svg+xml"}  # what is never shown in place, only saved
 HEADERS = {"Cache-Control": "private, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
 
 
@@ -65,8 +66,10 @@ async def _served(folder: Path, summary: Mapping[str, Any], request: Request) ->
     """A file that the summary names, and no other that may lie beside it."""
     name = request.path_params["name"]
     path = folder / name
-    if name not in named_files(summary) or path.suffix not in KINDS or not path.is_file():
+    if name not in named_files(summary) or path.suffix not in KINDS | SAVED or not path.is_file():
         return _missing()
+    if path.suffix in SAVED:
+        return FileResponse(path, media_type=SAVED[path.suffix], headers=HEADERS, filename=name)
     width = request.query_params.get("w", "")
     if width in map(str, THUMBNAIL_WIDTHS):
         small = await run_in_threadpool(_thumbnail, path, int(width), path.stat().st_mtime_ns)
@@ -80,6 +83,7 @@ def named_files(summary: Mapping[str, Any]) -> set[str]:
     for candidate in summary.get("candidates") or ():
         found.update(value for key, value in candidate.items() if isinstance(value, str) and key != "seed")
         found.update(candidate.get("views") or ())
+        found.update((candidate.get("puzzle") or {}).values())
     return {name for name in found if Path(name).name == name}
 
 

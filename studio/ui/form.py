@@ -88,7 +88,7 @@ def problems(error: StudioError, known: Iterable[str]) -> dict[str, Markup]:
     by_field = _by_field(str(error), set(known))
     if not by_field and error.field:
         by_field = {error.field: str(error)}
-    return {name: tag("p", text, cls="is-error") for name, text in by_field.items()}
+    return {name: tag("p", text, cls="is-error", data_field=name) for name, text in by_field.items()}
 
 
 def _by_field(message: str, known: set[str]) -> dict[str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from studio.ui import stage, words
@@ -14,13 +16,40 @@ if TYPE_CHECKING:
 Cover = Callable[["Snapshot"], str | None]
 """From a finished job to the address of its thumbnail."""
 
+HOUR, DAY = 3600, 86_400
+TIMES = (
+    ("Any time", 0),
+    ("The last hour", HOUR),
+    ("The last 24 hours", DAY),
+    ("The last 7 days", 7 * DAY),
+    ("The last 30 days", 30 * DAY),
+)
+"""Spans rather than days: whose midnight it is, the studio and a visitor may not agree on."""
 
-def cards(snapshots: Sequence[Snapshot], cover: Cover, now: float, *, said: Markup = NOTHING, most: int = 60) -> Markup:
-    """What ended, at most ``most`` of it. ``said`` stands above, such as the offer to undo a deletion."""
+
+EMPTY = "Nothing here. What you make is kept and listed on this page."
+NONE_MATCHES = "Nothing matches. Search for another word, or choose a longer time."
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What to list: an engine ("" is every one), words, and at most so many seconds old (0 is any age)."""
+
+    engine: str = ""
+    text: str = ""
+    within: float = 0
+
+    @property
+    def everything(self) -> bool:
+        return not (self.engine or self.text.strip() or self.within)
+
+
+def cards(snapshots: Sequence[Snapshot], cover: Cover, now: float, *, nothing: str = EMPTY, most: int = 60) -> Markup:
+    """What ended, at most ``most`` of it, or the sentence ``nothing``."""
     ended = [snapshot for snapshot in snapshots if snapshot.over]
-    parts = [said, tag("ul", *[_card(snapshot, cover(snapshot), now) for snapshot in ended[:most]], cls="cards")]
+    parts = [tag("ul", *[_card(snapshot, cover(snapshot), now) for snapshot in ended[:most]], cls="cards")]
     if not ended:
-        parts.append(tag("p", "Nothing here. What you make is kept and listed on this page.", cls="nothing"))
+        parts.append(tag("p", nothing, cls="nothing"))
     if len(ended) > most:
         parts.append(tag("p", f"The newest {most} of {len(ended)}; search to find the others.", cls="hint"))
     return tag("div", *parts, cls="history")
@@ -34,25 +63,27 @@ def queue(active: Sequence[Snapshot]) -> Markup:
     return tag("section", tag("h3", "Running and waiting"), tag("ul", *rows, cls="waiting"), cls="history")
 
 
-def matching(snapshots: Sequence[Snapshot], engine: str, text: str) -> list[Snapshot]:
-    """The jobs of an engine ("" is every one) whose prompts, model or reason hold every word of ``text``."""
-    asked = text.lower().split()
+def matching(snapshots: Sequence[Snapshot], asked: Filter, now: float) -> list[Snapshot]:
+    """The jobs whose prompts, model, state or reason hold every word that is asked for, of that engine and time."""
+    words_asked = asked.text.lower().split()
     return [
         snapshot
         for snapshot in snapshots
-        if (not engine or snapshot.engine == engine) and all(word in _searched(snapshot) for word in asked)
+        if (not asked.engine or snapshot.engine == asked.engine)
+        and (not asked.within or now - (snapshot.finished or snapshot.created) <= asked.within)
+        and all(word in _searched(snapshot) for word in words_asked)
     ]
 
 
 def deleted(snapshot: Snapshot) -> Markup:
     """The offer to take a deletion back."""
     undo = tag("button", icon("restore"), "Undo", type="button", cls="btn", data_act="undo", data_job=snapshot.id)
-    return tag("p", tag("span", f"Deleted {stage.heading(snapshot)}."), undo, cls="said")
+    return tag("p", tag("span", "Deleted ", tag("b", stage.heading(snapshot)), "."), undo, cls="said")
 
 
 def _searched(snapshot: Snapshot) -> str:
     parts = (snapshot.title, *(snapshot.request.get("prompts") or ()), str(snapshot.request.get("model", "")))
-    return " ".join((*parts, snapshot.status, snapshot.reason)).lower()
+    return " ".join((*parts, words.STATUS[snapshot.status], snapshot.status, snapshot.reason)).lower()
 
 
 def _row(snapshot: Snapshot) -> Markup:
@@ -69,7 +100,9 @@ def _row(snapshot: Snapshot) -> Markup:
 
 def _card(snapshot: Snapshot, source: str | None, now: float) -> Markup:
     name = stage.heading(snapshot)
-    facts = [words.ago(now - (snapshot.finished or snapshot.created))]
+    ended = snapshot.finished or snapshot.created
+    when = tag("time", words.ago(now - ended), title=time.strftime("%d %B %Y, %H:%M", time.localtime(ended)))
+    facts: list[Markup | str] = [when]
     found = (snapshot.summary or {}).get("candidates") or ()
     facts += [f"seed {found[0].get('seed')}"] if found else []
     facts += [words.count(len(found), "candidate")] if len(found) > 1 else []
@@ -78,9 +111,15 @@ def _card(snapshot: Snapshot, source: str | None, now: float) -> Markup:
         "li",
         _cover(snapshot, source, name),
         tag("div", tag("strong", name, title=name), cls="name"),
-        tag("p", " · ".join(facts)),
+        tag("p", *_dotted(facts)),
         NOTHING if snapshot.status == "done" else why,
-        tag("div", _action(snapshot, "restore", "Restore"), _action(snapshot, "delete", "Delete"), cls="group"),
+        tag(
+            "div",
+            _action(snapshot, "restore", "Restore"),
+            _action(snapshot, "compare", "Compare") if found else NOTHING,
+            _action(snapshot, "delete", "Delete", icon("delete")),
+            cls="group",
+        ),
         cls="card",
         data_status=snapshot.status,
     )
@@ -99,14 +138,19 @@ def _cover(snapshot: Snapshot, source: str | None, name: str) -> Markup:
     )
 
 
-def _action(snapshot: Snapshot, act: str, title: str) -> Markup:
+def _dotted(facts: Sequence[Markup | str]) -> list[Markup | str]:
+    return [part for fact in facts for part in (" · ", fact)][1:]
+
+
+def _action(snapshot: Snapshot, act: str, title: str, picture: Markup = NOTHING) -> Markup:
     return tag(
         "button",
-        icon(act),
-        title,
+        picture or title,
         type="button",
         cls="btn is-quiet",
+        title=title if picture else None,
         data_act=act,
         data_job=snapshot.id,
         aria_label=f"{title} {stage.heading(snapshot)}",
+        aria_pressed="false" if act == "compare" else None,
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from studio.illusions.specs import VIEWS
 from studio.requests import defaults
 from studio.ui import adapter_fields
 from studio.ui.form import NOTHING_CHANGES, BoundedByRequest, Form, Updates, Values
+from studio.ui.markup import tag
+from studio.ui.place import place
 
 if TYPE_CHECKING:
     from studio.policy import Limits
@@ -156,33 +159,57 @@ def _view(form: IllusionForm, index: int, request: IllusionRequest, number: int)
     return row, remove
 
 
+@contextmanager
+def _group(title: str) -> Iterator[None]:
+    """Some fields under a heading of their own."""
+    with gr.Column(elem_classes="more-group"):
+        place(tag("h4", title))
+        yield
+
+
 def _more(form: IllusionForm, request: IllusionRequest, limits: Limits) -> None:
-    with gr.Column(elem_classes="field"):
-        form.add(
-            "negative_prompt",
-            gr.Textbox(request.negative_prompt, label="What no view should show", info="The negative prompt.", lines=1),
+    with _group("Prompts"):
+        _text(form, "negative_prompt", "What no view should show", request.negative_prompt, "The negative prompt.")
+        help_text = "The CFG scale; 1 leaves the model to itself, too much burns the colours."
+        _slider(
+            form,
+            "guidance_scale",
+            "How strongly the prompts are followed",
+            0,
+            30,
+            request.guidance_scale,
+            help_text,
+            step=0.5,
         )
-        form.note("negative_prompt")
-    _slider(
-        form,
-        "guidance_scale",
-        "How strongly the prompts are followed",
-        0,
-        30,
-        request.guidance_scale,
-        "The CFG scale; 1 leaves the model to itself, too much burns the colours.",
-        step=0.5,
-    )
-    _choice(form, "scheduler", "Sampler", SCHEDULERS, request.scheduler, "What takes the steps.")
-    _choice(
-        form, "reduction", "How views are joined", REDUCTION_CHOICES, request.reduction, "The mean suits turned views."
-    )
-    info = "Codes where the model's carry the views, else pictures, which is slower."
-    _choice(form, "space", "Where views act", SPACES, request.space, info)
-    with gr.Column(elem_classes="field"):
-        info = "One number per view, such as 1, 2; left empty they are measured, or equal."
-        form.add("weights", gr.Textbox(_listed(request.weights), label="How much each view counts", info=info, lines=1))
-        form.note("weights")
+    with _group("Joining the views"):
+        help_text = "The mean suits turned views."
+        _choice(form, "reduction", "How views are joined", REDUCTION_CHOICES, request.reduction, help_text)
+        help_text = "One number per view, such as 1, 2; left empty they are measured, or equal."
+        _text(form, "weights", "How much each view counts", _listed(request.weights), help_text)
+        help_text = "Codes where the model's carry the views, else pictures, which is slower."
+        _choice(form, "space", "Where views act", SPACES, request.space, help_text)
+    with _group("Search"):
+        help_text = "One prompt a line, each tried for the last view with every seed: what goes well with the others?"
+        _text(form, "partners", "Partners to try", "\n".join(request.partners), help_text, lines=2)
+        help_text = "Candidates that read far worse than the best, two fifths of the way, are left unfinished."
+        _check(form, "stop_early", "Stop hopeless candidates early", request.stop_early, help_text)
+        help_text = "A built-in CLIP model, or a folder of one; its numbers compare only with its own."
+        _text(form, "scorer", "What reads the pictures", request.scorer, help_text)
+    with _group("Adapters"):
+        adapter_fields.build(form, request)
+    with _group("Sampling"):
+        _choice(form, "scheduler", "Sampler", SCHEDULERS, request.scheduler, "What takes the steps.")
+        _size(form, request, limits)
+    with _group("Output"):
+        help_text = "2 draws the picture over at twice the size."
+        _slider(form, "upscale", "Times as large", 1, 2, request.upscale, help_text)
+        strength, help_text = request.upscale_strength, "A share of the steps."
+        _slider(form, "upscale_strength", "Drawn anew when larger", 0.1, 0.9, strength, help_text, step=0.1)
+        help_text = "Sheets of the best candidate to print and cut, for jigsaws and other views that move pieces."
+        _check(form, "puzzle", "Also make a puzzle", request.puzzle, help_text)
+
+
+def _size(form: IllusionForm, request: IllusionRequest, limits: Limits) -> None:
     with gr.Column(elem_classes="field"):
         form.add(
             "size",
@@ -195,26 +222,18 @@ def _more(form: IllusionForm, request: IllusionRequest, limits: Limits) -> None:
             ),
         )
         form.note("size")
-    adapter_fields.build(form, request)
+
+
+def _check(form: Form, name: str, label: str, value: bool, info: str) -> None:
     with gr.Column(elem_classes="field"):
-        info = "One prompt a line, each tried for the last view with every seed: what goes well with the others?"
-        form.add("partners", gr.Textbox("\n".join(request.partners), label="Partners to try", info=info, lines=2))
-        form.note("partners")
+        form.add(name, gr.Checkbox(value, label=label, info=info))
+        form.note(name)
+
+
+def _text(form: Form, name: str, label: str, value: str, info: str, lines: int = 1) -> None:
     with gr.Column(elem_classes="field"):
-        info = "Candidates that read far worse than the best, two fifths of the way, are left unfinished."
-        form.add("stop_early", gr.Checkbox(request.stop_early, label="Stop hopeless candidates early", info=info))
-        form.note("stop_early")
-    _slider(form, "upscale", "Times as large", 1, 2, request.upscale, "2 draws the picture over at twice the size.")
-    strength = request.upscale_strength
-    _slider(form, "upscale_strength", "Drawn anew when larger", 0.1, 0.9, strength, "A share of the steps.", step=0.1)
-    with gr.Column(elem_classes="field"):
-        info = "A built-in CLIP model, or a folder of one; its numbers compare only with its own."
-        form.add("scorer", gr.Textbox(request.scorer, label="What reads the pictures", info=info, lines=1))
-        form.note("scorer")
-    with gr.Column(elem_classes="field"):
-        info = "Sheets of the best candidate to print and cut, for jigsaws and other views that move pieces."
-        form.add("puzzle", gr.Checkbox(request.puzzle, label="Also make a puzzle", info=info))
-        form.note("puzzle")
+        form.add(name, gr.Textbox(value, label=label, info=info, lines=lines))
+        form.note(name)
 
 
 def _slider(

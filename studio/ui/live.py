@@ -16,9 +16,17 @@ from studio.ui.markup import Markup, escaped, tag
 from studio.workbench import OWNER, new_owner
 
 POLL = 0.4  # seconds; a preview of 15 KB every 0.4 s is what slow lines carried without falling behind
-QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_name": "page", "api_visibility": "private"}
+QUIET: dict[str, Any] = {
+    "queue": False,
+    "show_progress": "hidden",
+    "show_progress_on": [],
+    "api_name": "page",
+    "api_visibility": "private",
+}
 """How every listener of the page is registered: at once, without a spinner, and out of the public interface.
 
+No progress on any component: by default gradio writes the state of every call to each component that any call may
+change, and to do so copies it with all that lies in it; that was a third of the time a page took to open.
 One name for all of them, which gradio numbers: left out, they would take the names of the public calls."""
 
 # Fixed, so that what a browser keeps is still readable after a restart of the studio. It is no secret.

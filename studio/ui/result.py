@@ -68,6 +68,12 @@ DOWNLOADS = (
     ("gif", "GIF", "The animation, for places that show only GIF"),
 )
 
+PUZZLES = (
+    ("a4", "Puzzle A4", "Sheets to print and cut, on A4 paper"),
+    ("letter", "Puzzle Letter", "Sheets to print and cut, on US Letter paper"),
+    ("svg", "Puzzle SVG", "The outlines of the pieces, for a cutting machine"),
+)
+
 
 def of(result: Result, titles: Titles) -> Markup:
     """The whole result column; candidates but the first are there, hidden, so that walking through them is instant."""
@@ -79,7 +85,8 @@ def of(result: Result, titles: Titles) -> Markup:
         tag("p", facts(result), cls="stage-line"),
         *candidates,
         _strip(result),
-        _notes(result),
+        *[_readings(result, index, titles) for index in range(len(result.candidates))],
+        _remarks(result),
         cls="stage",
         data_state="done",
         data_job=result.key,
@@ -102,7 +109,6 @@ def _candidate(result: Result, index: int, titles: Titles) -> Markup:
         "section",
         _pictures(result, candidate, titles, eager=index == 0),
         tag("div", _chips(result, candidate), _actions(result, candidate, index), cls="under"),
-        _readings(result, candidate, titles),
         cls="candidate",
         data_candidate=index,
         hidden=index > 0,
@@ -156,22 +162,30 @@ def _chip(title: str, value: str, help_text: str, scorer: object) -> Markup:
 
 
 def _actions(result: Result, candidate: Mapping[str, Any], index: int) -> Markup:
-    links = [
-        tag(
-            "a",
-            icon("download"),
-            title,
-            cls="btn",
-            href=result.link(candidate[name], None),
-            download=_file_name(result, candidate, name),
-            title=help_text,
-        )
-        for name, title, help_text in DOWNLOADS
-        if candidate.get(name)
+    files = {**candidate, **(candidate.get("puzzle") or {})}
+    groups = [
+        [
+            _download(result, candidate, name, files[name], (title, said))
+            for name, title, said in table
+            if files.get(name)
+        ]
+        for table in (DOWNLOADS, PUZZLES)
     ]
     vary = _button("vary", "Vary", "Make the same again from the next seeds", "vary", index)
     restore = _button("restore", "Restore settings", "Put these settings and this seed into the form", "restore", index)
-    return tag("div", tag("div", *links, cls="group"), tag("div", vary, restore, cls="group"), cls="actions")
+    return tag(
+        "div", *[tag("div", *group, cls="group") for group in (*groups, [vary, restore]) if group], cls="actions"
+    )
+
+
+def _download(
+    result: Result, candidate: Mapping[str, Any], name: str, file: str, title_and_help: tuple[str, str]
+) -> Markup:
+    title, help_text = title_and_help
+    saved_as = _file_name(result, candidate, name, file)
+    return tag(
+        "a", icon("download"), title, cls="btn", href=result.link(file, None), download=saved_as, title=help_text
+    )
 
 
 def _button(act: str, title: str, help_text: str, picture: str, index: int) -> Markup:
@@ -180,18 +194,18 @@ def _button(act: str, title: str, help_text: str, picture: str, index: int) -> M
     )
 
 
-def _file_name(result: Result, candidate: Mapping[str, Any], name: str) -> str:
+def _file_name(result: Result, candidate: Mapping[str, Any], name: str, file: str) -> str:
     """``fox-penguin-seed7.gif``: a name that says what it is, from characters every file system takes."""
     kept = ["".join(c if c.isalnum() and c.isascii() else "-" for c in prompt.lower()) for prompt in result.prompts]
     stem = "-".join(part for part in "-".join(kept).split("-") if part not in ("", "a", "an", "the"))[:60].strip("-")
-    suffix = str(candidate[name]).rpartition(".")[2]
-    kind = "-grid" if name == "grid" else ""
+    suffix = file.rpartition(".")[2]
+    kind = {"grid": "-grid", "a4": "-puzzle-a4", "letter": "-puzzle-letter", "svg": "-puzzle"}.get(name, "")
     return f"{stem or 'illusion'}-seed{candidate.get('seed', 0)}{kind}.{suffix}"
 
 
-def _readings(result: Result, candidate: Mapping[str, Any], titles: Titles) -> Markup:
+def _readings(result: Result, index: int, titles: Titles) -> Markup:
     """What the scorer reads in every view: one row a view, one column a prompt, its own prompt on the diagonal."""
-    rows = candidate.get("similarities")
+    rows = result.candidates[index].get("similarities")
     if not rows:
         return NOTHING
     head = tag("tr", tag("td"), *[tag("th", prompt, scope="col") for prompt in result.prompts])
@@ -205,7 +219,15 @@ def _readings(result: Result, candidate: Mapping[str, Any], titles: Titles) -> M
     ]
     table = tag("div", tag("table", tag("thead", head), tag("tbody", *body)), cls="scroll")
     said = f"Similarity of every view with every prompt, by {result.summary.get('scorer', 'the scorer')}."
-    return tag("details", tag("summary", "What each view reads as"), tag("p", said, cls="hint"), table, cls="readings")
+    return tag(
+        "details",
+        tag("summary", "What each view reads as"),
+        tag("p", said, cls="hint"),
+        table,
+        cls="readings",
+        data_candidate=index,
+        hidden=index > 0,
+    )
 
 
 def _strip(result: Result) -> Markup:
@@ -232,6 +254,12 @@ def _strip(result: Result) -> Markup:
     return joined(title, tag("div", *thumbs, cls="strip", role="radiogroup", aria_label="Candidates, best first"))
 
 
-def _notes(result: Result) -> Markup:
+def _remarks(result: Result) -> Markup:
+    """What was noticed on the way, folded: figures for those who want them, and which known failure was found."""
     notes = result.summary.get("notes") or ()
-    return tag("ul", *[tag("li", note) for note in notes], cls="remarks") if notes else NOTHING
+    if not notes:
+        return NOTHING
+    failures = (result.candidates[0].get("failures") or ()) if result.candidates else ()
+    found = ", ".join(str(failure["title"]).lower() for failure in failures if failure.get("found"))
+    title = tag("summary", "Remarks", tag("small", found) if found else NOTHING)
+    return tag("details", title, tag("ul", *[tag("li", note) for note in notes]), cls="readings remarks")

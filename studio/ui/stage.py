@@ -23,6 +23,21 @@ def empty() -> Markup:
     )
 
 
+def opening(views: int) -> Markup:
+    """Empty frames for the moment until the page knows what to show, so that nothing jumps then."""
+    frames = [figure("\u00a0", "\u00a0", tag("div", cls="frame")) for _ in range(views + 1)]
+    return tag(
+        "article",
+        tag("h2", "\u00a0"),
+        tag("div", cls="bar is-done"),
+        tag("p", "\u00a0", cls="stage-line"),
+        tag("div", *frames, cls=f"views n-{views}"),
+        cls="stage",
+        data_state="opening",
+        aria_hidden="true",
+    )
+
+
 def of(snapshot: Snapshot, titles: Titles) -> Markup:
     """The result column of a job that has no result: waiting, running, or ended early."""
     if snapshot.status == "queued":
@@ -86,7 +101,7 @@ def _ended(snapshot: Snapshot, titles: Titles) -> Markup:
         tag("h2", heading(snapshot)),
         tag("div", cls="bar is-done", aria_hidden="true"),
         tag("p", reason(snapshot), cls="stage-line" if stopped else "stage-line is-error"),
-        _views(snapshot, titles) if snapshot.previews else NOTHING,
+        _views(snapshot, titles),
         tag(
             "div",
             tag("button", icon("restore"), "Restore settings", type="button", cls="btn", data_act="restore"),

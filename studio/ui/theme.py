@@ -55,7 +55,7 @@ VARIABLES = {
     "input_background_fill": "var(--field)",
     "input_background_fill_focus": "var(--field)",
     "input_background_fill_hover": "var(--field)",
-    "input_border_color": "var(--line-strong)",
+    "input_border_color": "var(--edge)",
     "input_border_color_focus": "var(--accent)",
     "input_border_color_hover": "var(--ink-faint)",
     "input_border_width": "1px",
@@ -79,7 +79,7 @@ VARIABLES = {
     "button_secondary_text_color": "var(--ink)",
     "button_secondary_text_color_hover": "var(--ink)",
     "checkbox_background_color": "var(--field)",
-    "checkbox_border_color": "var(--line-strong)",
+    "checkbox_border_color": "var(--edge)",
 }
 
 # These have no dark twin.

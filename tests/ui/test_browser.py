@@ -285,6 +285,59 @@ def test_the_history_restores_deletes_and_takes_back(visit):
     expect(page.locator("#stage h2")).to_have_text("a mushroom / a penguin")
 
 
+def test_two_results_are_compared_with_a_slider_and_a_map(visit):
+    page = ready(visit())
+    for seed in ("5", "6"):
+        page.get_by_label("Seed", exact=True).fill(seed)
+        page.get_by_role("button", name="Generate").click()
+        page.wait_for_selector(f"#stage {DONE}:has-text('Seed {seed}'):not([data-job^=example])")
+    page.get_by_role("tab", name="History").click()
+    page.get_by_label("When").click()
+    page.get_by_role("option", name="The last hour").click()
+    choose = page.locator(".card [data-act=compare]")
+    choose.nth(0).click()
+    expect(page.locator("#comparison")).to_contain_text("Choose a second picture")
+    expect(choose.nth(0)).to_have_attribute("aria-pressed", "true")
+    choose.nth(1).click()
+    expect(page.locator("#comparison h2")).to_be_focused()
+    expect(page.locator("#comparison .amount")).to_contain_text("% on average")
+    expect(page.locator("#comparison tbody tr").first).to_have_text("Seed65")
+    slider = page.get_by_label("How much of the left picture is shown")
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    assert slider.evaluate("(input) => input.closest('.slide').style.getPropertyValue('--at')") == "51%"
+    page.keyboard.press("Escape")
+    expect(page.locator("#comparison h2")).to_have_count(0)
+
+
+def test_a_refusal_right_after_typing_stays_and_is_tied_to_its_field(visit):
+    page = ready(visit())
+    page.get_by_label("View 1 shows").fill("a fox")
+    page.get_by_label("View 2 shows").fill("")
+    page.get_by_role("button", name="Generate").click()
+    expect(page.locator(".view-row").nth(1).locator(".is-error")).to_have_text("Must not be empty.")
+    page.wait_for_timeout(1500)
+    expect(page.locator(".view-row").nth(1).locator(".is-error")).to_have_text("Must not be empty.")
+    field = page.get_by_label("View 2 shows")
+    expect(field).to_have_attribute("aria-invalid", "true")
+    note = field.get_attribute("aria-describedby")
+    expect(page.locator(f"#{note}")).to_contain_text("Must not be empty.")
+
+
+def test_a_press_shows_at_once(visit):
+    page = ready(visit())
+    shown = page.evaluate(
+        """() => {
+          const button = document.querySelector("#generate");
+          button.click();
+          return "pending" in button.dataset;
+        }"""
+    )
+    assert shown
+    page.wait_for_selector(f"#stage {DONE}:not([data-job^=example])")
+    expect(page.locator("[data-pending]")).to_have_count(0)
+
+
 @pytest.mark.slow
 def test_the_pill_shows_the_job_on_every_tab_and_opens_the_queue(visit):
     page = ready(visit())
@@ -354,8 +407,16 @@ def test_colours_keep_their_contrast_in_light_and_dark():
         for text in ("ink", "ink-soft", "accent", "danger", "warn"):
             assert _contrast(colour[text], colour["ground"]) >= 4.5, text
         assert _contrast(colour["ink-soft"], colour["sunken"]) >= 4.5
+        for ground in ("paper", "field", "sunken"):
+            for text in ("ink", "ink-soft"):
+                assert _contrast(colour[text], colour[ground]) >= 4.5, (text, ground)
         assert _contrast(colour["on-accent"], colour["accent"]) >= 4.5
-        assert _contrast(colour["ink-faint"], colour["field"]) >= 4.0
+        assert _contrast(colour["on-accent"], colour["accent-strong"]) >= 4.5
+        assert _contrast(colour["ink"], colour["accent-tint"]) >= 4.5
+        assert _contrast(colour["accent-strong"], colour["accent-tint"]) >= 4.5
+        for ground in ("ground", "field"):
+            assert _contrast(colour["edge"], colour[ground]) >= 3, ground
+        assert _contrast(colour["ink-faint"], colour["field"]) >= 4.5  # what stands in an empty field
 
 
 def _contrast(one, other):

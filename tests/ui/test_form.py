@@ -91,8 +91,8 @@ def test_every_problem_stands_by_its_own_field():
     message = "prompts.1: must not be empty. steps: must be at least 1, got 0."
     found = problems(RequestError(message, field="prompts.1"), ("prompts.1", "steps"))
     assert {name: str(note) for name, note in found.items()} == {
-        "prompts.1": '<p class="is-error">Must not be empty.</p>',
-        "steps": '<p class="is-error">Must be at least 1, got 0.</p>',
+        "prompts.1": '<p class="is-error" data-field="prompts.1">Must not be empty.</p>',
+        "steps": '<p class="is-error" data-field="steps">Must be at least 1, got 0.</p>',
     }
 
 

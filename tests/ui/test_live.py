@@ -130,10 +130,30 @@ def test_a_stranger_sees_and_stops_no_job_of_another(shared, visitor, ann_s_job)
 def test_a_stranger_s_history_is_empty(shared, ann_s_job):
     _, address = shared
     number = listener(address, "history-text", "change")
-    call = {"fn_index": number, "data": [{"owner": EVE}, "", ""], "session_hash": uuid.uuid4().hex}
+    call = {"fn_index": number, "data": [{"owner": EVE}, "", "", 0], "session_hash": uuid.uuid4().hex}
     assert "Nothing here" in post(address, "/gradio_api/run/predict", call)["data"][0]
     call["data"][0] = {"owner": ANN}
     assert ann_s_job in post(address, "/gradio_api/run/predict", call)["data"][0]
+
+
+def test_a_stranger_compares_and_deletes_no_result_of_another(shared, ann_s_job):
+    bench, address = shared
+    number = listener(address, "history", "press")
+    for act in ("compare", "delete", "show", "restore", "undo"):
+        call = {"fn_index": number, "data": [{"owner": EVE}, "", "", 0, None], "session_hash": uuid.uuid4().hex}
+        answer = post(address, "/gradio_api/run/predict", {**call, "event_data": {"act": act, "job": ann_s_job}})
+        assert ann_s_job not in json.dumps(answer)
+    assert bench.snapshot(ann_s_job, ANN).status == "done"
+
+
+@pytest.mark.parametrize("data", [[], [None], [{"a": 1}], [["x"], ANN]])
+@pytest.mark.parametrize(("name", "sentence"), [("generate", "A request must be"), ("snapshot", "you have no job")])
+def test_raw_calls_with_values_of_any_kind_get_a_sentence(home, name, sentence, data):
+    _, address = home
+    if name == "generate" and data and isinstance(data[0], dict):
+        sentence = "a: there is no such setting"
+    event = post(address, f"/gradio_api/call/{name}", {"data": data})["event_id"]
+    assert sentence in get(address, f"/gradio_api/call/{name}/{event}")[2].decode()
 
 
 def test_files_are_served_to_the_holder_of_their_address_only(shared, visitor, ann_s_job):

@@ -52,7 +52,8 @@ def test_scores_say_who_measured_them_and_what_chance_is(drawn):
 def test_candidates_stand_best_first_and_only_the_first_is_visible(drawn):
     assert re.findall(r'aria-label="Candidate (\d), seed (\d)"', drawn) == [("1", "8"), ("2", "7")]
     assert drawn.count("<section") == 2
-    assert drawn.count(" hidden ") == 1
+    assert len(re.findall(r"<section[^>]* hidden ", drawn)) == 1
+    assert len(re.findall(r"<details[^>]* hidden>", drawn)) == 1
     assert drawn.count('role="radio"') == 2
 
 
@@ -69,6 +70,27 @@ def test_downloads_have_telling_names(drawn):
         "fox-b-penguin-seed8.webp",
         "fox-b-penguin-seed8.gif",
     ]
+
+
+def test_a_puzzle_s_sheets_are_offered_and_served():
+    puzzle = {"a4": "c-puzzle-a4.pdf", "letter": "c-puzzle-letter.pdf", "svg": "c-puzzle.svg"}
+    summary = {"candidates": [{"seed": 1, "image": "c.png", "views": [], "puzzle": puzzle}], "prompts": ["a fox"]}
+    drawn = result.of(Result("j", {}, summary, lambda name, width: name), TITLES)
+    assert re.findall(r'href="([^"]+)"', drawn) == ["c.png", *puzzle.values()]
+    assert re.findall(r'download="([^"]+)"', drawn)[1:] == [
+        "fox-seed1-puzzle-a4.pdf",
+        "fox-seed1-puzzle-letter.pdf",
+        "fox-seed1-puzzle.svg",
+    ]
+    assert set(puzzle.values()) <= named_files(summary)
+
+
+def test_remarks_are_folded_and_name_what_was_found():
+    failures = [{"title": "Noise shift", "found": True}, {"title": "Correlated noise", "found": False}]
+    best = {"seed": 1, "image": "c.png", "views": [], "failures": failures}
+    drawn = result.of(Result("j", {}, {"candidates": [best], "notes": ["Half turn: 1% lost."]}, lambda n, w: n), TITLES)
+    assert "Remarks<small>noise shift</small>" in drawn
+    assert "<li>Half turn: 1% lost.</li>" in drawn
 
 
 def test_readings_show_every_view_with_every_prompt(drawn):

@@ -87,7 +87,34 @@ def test_the_queue_lists_what_runs_and_waits_in_order():
     assert history.queue([]) == ""
 
 
-def test_the_history_is_searched_by_prompt_and_reason():
-    assert history.matching([RUNNING, FAILED], "", "penguin cut") == [FAILED]
-    assert history.matching([RUNNING, FAILED], "merge", "") == []
-    assert history.matching([RUNNING, FAILED], "illusion", "FOX") == [RUNNING, FAILED]
+def test_the_history_is_searched_by_prompt_state_and_reason():
+    def found(**asked):
+        return history.matching([RUNNING, FAILED, STOPPED], history.Filter(**asked), now=1310.0)
+
+    assert found(text="penguin cut") == [FAILED]
+    assert found(text="stopped") == [STOPPED]  # the word that the page shows, not "cancelled"
+    assert found(engine="merge") == []
+    assert found(engine="illusion", text="FOX") == [RUNNING, FAILED, STOPPED]
+
+
+def test_the_history_is_searched_by_time_from_when_a_job_ended():
+    jobs = [replace(FAILED, finished=float(ended)) for ended in (1000, 1800, 2000)]
+    within = history.Filter(within=300)
+    assert [job.finished for job in history.matching(jobs, within, now=2100.0)] == [1800.0, 2000.0]
+    assert history.matching(jobs, history.Filter(), now=1e9) == jobs
+
+
+def test_a_search_without_a_find_says_another_thing_than_an_empty_history():
+    assert history.EMPTY in history.cards([], lambda snapshot: None, now=1310.0)
+    assert history.NONE_MATCHES in history.cards([], lambda snapshot: None, 1310.0, nothing=history.NONE_MATCHES)
+
+
+def test_only_what_has_pictures_can_be_compared():
+    done = replace(FAILED, status="done", error=None, summary={"candidates": [{"seed": 5, "image": "a.png"}]})
+    assert 'data-act="compare"' in history.cards([done], lambda snapshot: "a.png", now=1310.0)
+    assert 'data-act="compare"' not in history.cards([FAILED, STOPPED], lambda snapshot: None, now=1310.0)
+
+
+def test_the_frames_keep_their_place_while_a_page_opens_and_after_a_job_stopped_early():
+    assert stage.opening(2).count('class="frame"') == 3
+    assert stage.of(replace(STOPPED, previews=()), TITLES).count('class="frame"') == 3

@@ -1,87 +1,130 @@
-"""History: what runs and waits, and everything made before, to look at, restore, or delete and take back."""
+"""History: what runs and waits, and everything made before, to look at, restore, compare, or delete and take back."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from studio.ui import compare, live
 from studio.ui import history as panel
-from studio.ui import live
 from studio.ui.desk import Desk
 from studio.ui.form import NOTHING_CHANGES, Updates
 from studio.ui.live import QUIET, owner_of
 from studio.ui.markup import NOTHING, Markup
 from studio.ui.place import pressable, pressed
+from studio.ui.stage import heading
+from studio.workbench import ENGINES
 
 if TYPE_CHECKING:
     from studio.ui.events import Illusions
 
-ENGINES = (("Everything", ""), ("Illusions", "illusion"))
-
 
 @dataclass(frozen=True)
 class HistoryTab:
+    """``picked`` holds the keys of at most two results that are to be compared."""
+
     text: gr.Textbox
     engine: gr.Dropdown
+    within: gr.Dropdown
     queue: gr.HTML
+    notice: gr.HTML
+    comparison: gr.HTML
     cards: gr.HTML
+    picked: gr.State
+
+    @property
+    def filters(self) -> list[Any]:
+        return [self.text, self.engine, self.within]
 
 
 def draw() -> HistoryTab:
     """The panel, empty until its tab is opened."""
     queue = pressable(elem_id="queue")
+    engines = [("Every tab", ""), *((engine.title, engine.name) for engine in ENGINES)]
     with gr.Row(elem_classes="history-tools"):
         text = gr.Textbox(label="Search", placeholder="a word of a prompt", lines=1, elem_id="history-text")
-        engine = gr.Dropdown(list(ENGINES), value="", label="Made in", elem_id="history-engine")
+        engine = gr.Dropdown(engines, value="", label="Made in", elem_id="history-engine")
+        within = gr.Dropdown(list(panel.TIMES), value=0, label="When", elem_id="history-time")
+    notice = pressable(elem_id="notice")
+    comparison = pressable(compare.nothing(), elem_id="comparison")
     cards = pressable(elem_id="history")
-    return HistoryTab(text, engine, queue, cards)
+    return HistoryTab(text, engine, within, queue, notice, comparison, cards, gr.State([]))
 
 
-def wire(tab: HistoryTab, handlers: Illusions, tabs: gr.Tabs, own: gr.Tab) -> None:
-    """Redraw when the tab opens, a filter changes or a job changes its state; act on what is pressed."""
+def wire(tab: HistoryTab, handlers: Illusions, own: gr.Tab) -> None:
+    """Redraw when the tab opens, a filter changes or a job changes its state; act on what is pressed.
+
+    What a button does to the tabs themselves, the page's script does: gradio would look through every component.
+    """
     desk, shown, form = handlers.desk, handlers.live, handlers.form
 
-    def redraw(me: object, text: str, engine: str) -> Markup:
-        return desk.history(owner_of(me), engine or "", text or "")
+    def redraw(me: object, text: str, engine: str, within: float) -> Markup:
+        return desk.history(owner_of(me), _asked(text, engine, within))
 
-    filters = [shown.me, tab.text, tab.engine]
-    for happened in (own.select, tab.text.change, tab.engine.change, shown.said.change):
+    filters = [shown.me, *tab.filters]
+    for happened in (own.select, *(each.change for each in tab.filters), shown.said.change):
         happened(redraw, filters, tab.cards, trigger_mode="always_last", **QUIET)
 
-    def press(me: object, text: str, engine: str, event: gr.EventData) -> Updates:
+    def press(me: object, text: str, engine: str, within: float, picked: list[str], event: gr.EventData) -> Updates:
         data = pressed(event)
         act, job, owner = data.get("act"), data.get("job", ""), owner_of(me)
         if act in ("delete", "undo"):
-            said = _delete(desk, job, owner) if act == "delete" else _undo(desk, job, owner)
-            return {tab.cards: desk.history(owner, engine or "", text or "", said)}
+            offer, spoken = _delete(desk, job, owner) if act == "delete" else _undo(desk, job, owner)
+            updates: Updates = {tab.cards: desk.history(owner, _asked(text, engine, within)), tab.notice: offer}
+            updates |= {shown.said: live.spoken(spoken)} if spoken else {}
+            return updates | (_picked(tab, desk, owner, without(picked, job)) if job in picked else {})
+        if act == "compare":
+            return _picked(tab, desk, owner, toggled(picked, job)) if desk.result(job, owner) else NOTHING_CHANGES
+        if act == "close-comparison":
+            return _picked(tab, desk, owner, [])
         if act in ("show", "restore") and desk.snapshot(job, owner):
             updates = live.show(desk, shown, owner, job)
             if act == "restore":
                 updates |= handlers.restored(desk.request(job, owner) or {}, "The settings are in the form")
-            return updates | {tabs: gr.Tabs(selected="illusions")}
+            return updates
         return NOTHING_CHANGES
 
-    outputs = [tab.cards, tabs, *shown.outputs, *form.controls.values(), *form.openable, *form.places()]
-    tab.cards.press(press, filters, outputs, **QUIET)
+    own_outputs = [tab.cards, tab.notice, tab.comparison, tab.picked]
+    outputs = [*own_outputs, *shown.outputs, *form.controls.values(), *form.openable, *form.places()]
+    for place in (tab.cards, tab.notice, tab.comparison):
+        place.press(press, [*filters, tab.picked], outputs, **QUIET)
 
     def manage(me: object, key: str, event: gr.EventData) -> Updates:
-        """The queue's and the pill's buttons."""
+        """The queue's and the pill's buttons; opening the queue is the page's own script's."""
         data = pressed(event)
-        if data.get("act") == "stop":
-            return live.stop(desk, shown, me, key, data.get("job", ""))
-        return {tabs: gr.Tabs(selected="history")} if data.get("act") == "queue" else NOTHING_CHANGES
+        return live.stop(desk, shown, me, key, data.get("job", "")) if data.get("act") == "stop" else NOTHING_CHANGES
 
     for place in (tab.queue, shown.pill):
-        place.press(manage, [shown.me, shown.key], [tabs, *shown.outputs], **QUIET)
+        place.press(manage, [shown.me, shown.key], shown.outputs, **QUIET)
 
 
-def _delete(desk: Desk, job: str, owner: str) -> Markup:
+def toggled(picked: list[str], job: str) -> list[str]:
+    """``picked`` with ``job`` taken up, or given back; of three the oldest gives way."""
+    return without(picked, job) if job in picked else [*picked, job][-2:]
+
+
+def without(picked: list[str], job: str) -> list[str]:
+    return [key for key in picked if key != job]
+
+
+def _picked(tab: HistoryTab, desk: Desk, owner: str, picked: list[str]) -> Updates:
+    return {tab.picked: picked, tab.comparison: desk.comparison(picked, owner)}
+
+
+def _asked(text: str, engine: str, within: float) -> panel.Filter:
+    return panel.Filter(engine or "", text or "", within if isinstance(within, int | float) else 0)
+
+
+def _delete(desk: Desk, job: str, owner: str) -> tuple[Markup, str]:
+    """The offer to take it back, and the same for a screen reader."""
     snapshot = desk.snapshot(job, owner)
-    return panel.deleted(snapshot) if snapshot and desk.workbench.delete(job, owner) else NOTHING
+    if snapshot is None or not desk.workbench.delete(job, owner):
+        return NOTHING, ""
+    return panel.deleted(snapshot), f"Deleted {heading(snapshot)}. Undo takes it back."
 
 
-def _undo(desk: Desk, job: str, owner: str) -> Markup:
-    desk.workbench.undelete(job, owner)
-    return NOTHING
+def _undo(desk: Desk, job: str, owner: str) -> tuple[Markup, str]:
+    back = desk.workbench.undelete(job, owner) and desk.snapshot(job, owner)
+    return NOTHING, f"{heading(back)} is back." if back else ""

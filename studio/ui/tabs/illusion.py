@@ -26,7 +26,7 @@ COVER = 192  # pixels
 
 @dataclass
 class IllusionTab:
-    """The tab's components that events speak to."""
+    """The tab's components that events speak to. ``refused`` holds the recipe that was refused last."""
 
     form: IllusionForm
     presets: gr.HTML
@@ -37,6 +37,7 @@ class IllusionTab:
     words: gr.HTML
     fold: gr.Accordion
     stage: gr.HTML
+    refused: gr.State
 
 
 def draw(desk: Desk, form: IllusionForm, request: IllusionRequest, limits: Limits) -> IllusionTab:
@@ -61,8 +62,13 @@ def draw(desk: Desk, form: IllusionForm, request: IllusionRequest, limits: Limit
                 data = request.model_dump(mode="json")
                 cost = place(advice.cost(desk.workbench, data), elem_id="cost")
         with gr.Column(elem_classes="result-column"):
-            shown = pressable(stage.empty(), elem_id="stage")
-    return IllusionTab(form, presets, upload, generate, stop, cost, words, fold, shown)
+            shown = pressable(_first_look(desk, request), elem_id="stage")
+    return IllusionTab(form, presets, upload, generate, stop, cost, words, fold, shown, gr.State(None))
+
+
+def _first_look(desk: Desk, request: IllusionRequest) -> Markup:
+    """What stands in the result column until the page has attached to what it shows."""
+    return stage.opening(len(request.views)) if any(True for _ in desk.examples) else stage.empty()
 
 
 def preset_strip(desk: Desk) -> Markup:
