@@ -35,7 +35,10 @@ ENGINES, BUILTIN = LAYERS[3], "studio.builtin"
 ONLY_IN = {
     "gradio": ("studio.ui", "app"),
     "openai": ("studio.scoring",),
-    **dict.fromkeys(("threading", "_thread", "concurrent", "multiprocessing"), ("studio.jobs", "studio.models.store")),
+    **dict.fromkeys(
+        ("threading", "_thread", "concurrent", "multiprocessing"),
+        ("studio.jobs", "studio.models.store", "studio.models.hashing"),
+    ),
     **dict.fromkeys(("pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"), ()),
 }
 # No module of these imports torch and its company, not even inside a function ...
