@@ -45,6 +45,7 @@ ONLY_IN = {
 TORCH_FREE = ("errors", "settings", "previews", "runs", "snapshots", "jobs", "policy", "presets", "requests", "ui")
 # ... and these do so only inside functions.
 TORCH_LATE = ("progress", "imaging", "workbench", "__main__", "models.refs", "illusions.request", "illusions.preflight")
+TORCH_LATE += ("merging.request", "merging.preflight", "merging.fit", "merging.recipe", "models.streams")
 TORCH = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
 
 ENVIRONMENT = ("environ", "environb", "getenv", "putenv", "unsetenv")

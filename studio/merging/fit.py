@@ -95,7 +95,7 @@ def fit(request: MergeRequest, assets: Path, models_dir: Path | None = None) -> 
     check_alike(sources)
     planner = _Planner(request, sources, actions, baked)
     items = tuple(planner.items())
-    if not any(item.merged for item in items):
+    if not planner.merges:
         raise RequestError(
             "parts: nothing would be merged, for every part is taken from one model; set a part to merge.",
             field="parts",
@@ -142,6 +142,7 @@ class _Planner:
         self.rules = [(re.compile(rule.keys), rule.alpha) for rule in request.rules]
         self.hits = [0] * len(self.rules)
         self.wider: int | None = None
+        self.merges = False
 
     def items(self) -> Iterator[Item]:
         first = self.sources[0]
@@ -217,7 +218,7 @@ class _Planner:
         if None in others:
             return self._without(key, part, alone, others.index(None) + 1)
         channels = self._channels(key, entry, others)
-        alpha = self._alpha(key, action)
+        alpha, self.merges = self._alpha(key, action), True
         method = method_of(self.request)
         end = method.ends.get(alpha) if method.alpha is not None and channels is None else None
         inputs = (entry, *others) if end is None else ((entry, *others)[end],)

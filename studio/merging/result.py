@@ -60,7 +60,11 @@ class Checkpoint:
             "parts": {part: {"merged": merged, "copied": copied} for part, (merged, copied) in plan.counts.items()},
             "sources": recipe.recipe(plan.request, plan.everything, hashes)["sources"],
             "faults": {key: asdict(fault) for key, fault in list(work.faults.items())[:SHOWN]},
-            "notes": [*plan.notes, *([said(work.faults)] if work.faults else [])],
+            "notes": [
+                *plan.notes,
+                *([said(work.faults)] if work.faults else []),
+                f"SHA-256 of the tensors: {data_sha256}",
+            ],
             "evaluations": 0,
         }
 
