@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from studio.merging import loras
+from studio.merging.baking import plan_baking
 from studio.merging.fit import fit
 from studio.merging.place import target_of
 from studio.merging.preflight import check
@@ -21,7 +23,9 @@ def run(request: MergeRequest, models: ModelStore, *, on_step: OnStep = ignore) 
     """
     check(request)
     on_step(Step(0, 1, note="Reading the headers"))
-    plan = fit(request, models.assets, models.models_dir)
+    if request.task in ("join", "extract"):
+        return loras.run(request, models, on_step)
+    plan = (plan_baking if request.task == "bake" else fit)(request, models.assets, models.models_dir)
     places = [*plan.files, *(source.path for source in plan.everything)]
     target = target_of(request, models.models_dir, places, folder=plan.is_folder)
     check_hashes(request.verify, plan.everything, lambda: on_step(Step(0, 1, note="Verifying the sources")))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from studio.errors import ModelFileError, RequestError
 from studio.merging import curves
@@ -25,7 +26,10 @@ CODES = 4  # channels that inpainting models read first, as all others do
 
 @dataclass(frozen=True)
 class Item:
-    """One tensor of the result. One input: it is copied. ``channels``: only these of A's first layer are merged."""
+    """One tensor of the result. One input: it is copied.
+
+    ``channels``: only these of A's first layer are merged. ``changes``: what LoRAs make of it (float32 to float32).
+    """
 
     key: str
     dtype: str
@@ -34,10 +38,11 @@ class Item:
     inputs: tuple[Entry, ...]
     alpha: float = 0.0
     channels: int | None = None
+    changes: tuple[Callable[[Any], Any], ...] = ()
 
     @property
     def merged(self) -> bool:
-        return len(self.inputs) > 1
+        return len(self.inputs) > 1 or bool(self.changes)
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Plan:
     sources: tuple[Source, ...]
     items: tuple[Item, ...]
     notes: tuple[str, ...]
-    baked: Source | None = None
+    extra: tuple[Source, ...] = ()
 
     @property
     def is_folder(self) -> bool:
@@ -58,8 +63,8 @@ class Plan:
 
     @property
     def everything(self) -> tuple[Source, ...]:
-        """All that tensors come from: the models, then the file whose VAE is baked in."""
-        return (*self.sources, *([self.baked] if self.baked else []))
+        """All that the result is made from: the models, then a VAE or LoRAs that are baked in."""
+        return (*self.sources, *self.extra)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -101,7 +106,7 @@ def fit(request: MergeRequest, assets: Path, models_dir: Path | None = None) -> 
             field="parts",
         )
     notes = (*planner.notes(), *_predictions(sources))
-    return Plan(request, method_of(request), options_of(request), sources, items, notes, baked)
+    return Plan(request, method_of(request), options_of(request), sources, items, notes, (baked,) if baked else ())
 
 
 def check_alike(sources: tuple[Source, ...]) -> None:

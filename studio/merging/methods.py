@@ -23,8 +23,7 @@ class Setting:
 
 
 def weighted_sum(t: Tensors, s: Setting) -> Tensor:
-    """A + alpha (B - A), in the form that is exact where A and B agree and at both ends."""
-    return torch.lerp(t[0], t[1], s.alpha)
+    return between(t[0], t[1], s.alpha)
 
 
 def add_difference(t: Tensors, s: Setting) -> Tensor:
@@ -32,18 +31,18 @@ def add_difference(t: Tensors, s: Setting) -> Tensor:
 
 
 def sigmoid(t: Tensors, s: Setting) -> Tensor:
-    return torch.lerp(t[0], t[1], s.alpha * s.alpha * (3.0 - 2.0 * s.alpha))
+    return between(t[0], t[1], s.alpha * s.alpha * (3.0 - 2.0 * s.alpha))
 
 
 def inverse_sigmoid(t: Tensors, s: Setting) -> Tensor:
-    return torch.lerp(t[0], t[1], 0.5 - math.sin(math.asin(1.0 - 2.0 * s.alpha) / 3.0))
+    return between(t[0], t[1], 0.5 - math.sin(math.asin(1.0 - 2.0 * s.alpha) / 3.0))
 
 
 def slerp(t: Tensors, s: Setting) -> Tensor:
     """sin((1 - alpha) w) / sin(w) A + sin(alpha w) / sin(w) B for the angle w between A and B."""
     cosine = cosine_of(t[0], t[1])
     if abs(cosine) > s.options.parallel:
-        return torch.lerp(t[0], t[1], s.alpha)
+        return between(t[0], t[1], s.alpha)
     angle = math.acos(cosine)
     return (math.sin((1.0 - s.alpha) * angle) * t[0] + math.sin(s.alpha * angle) * t[1]) / math.sin(angle)
 
@@ -112,6 +111,17 @@ def cosine_b(t: Tensors, s: Setting) -> Tensor:
     return _by_likeness(t, s.alpha, (_column_cosine(t[0], t[1]) + cosine_of(t[0], t[1])) / 2.0)
 
 
+def between(one: Tensor, other: Tensor, weight: float) -> Tensor:
+    """(1 - weight) one + weight other, exact at both ends and where the two agree.
+
+    Every product and sum is rounded by itself, unlike in ``torch.lerp``, whose last bit depends on the processor.
+    """
+    difference = other - one
+    if weight < 0.5:
+        return difference.mul_(weight).add_(one)
+    return torch.sub(other, difference.mul_(1.0 - weight))
+
+
 def trimmed(change: Tensor, density: float) -> Tensor:
     """``change`` with all but its largest ``density`` share set to zero; what is as large as the last one stays."""
     keep = max(1, round(density * change.numel()))
@@ -157,7 +167,9 @@ def _column_cosine(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _by_likeness(t: Tensors, alpha: float, likeness: Tensor) -> Tensor:
-    return torch.lerp(t[0], t[1], (1.0 - torch.clamp(likeness - alpha, 0.0, 1.0)).expand_as(t[0]))
+    keep = torch.clamp(likeness - alpha, 0.0, 1.0)
+    difference = t[1] - t[0]
+    return torch.where(keep > 0.5, t[0] + (1.0 - keep) * difference, t[1] - keep * difference)
 
 
 FUNCTIONS: Mapping[str, Callable[[Tensors, Setting], Tensor]] = {

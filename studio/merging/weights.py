@@ -71,8 +71,8 @@ class Weights:
         """The tensor's bytes in the result, in order."""
         if not item.inputs[0].is_float:
             yield memoryview(self.files.numbers(item.inputs[0], 0, _count(item.shape)))
-        elif item.merged and (item.channels is not None or not self.plan.method.piecewise):
-            yield _bytes(self._rounded(item, self._whole(item)))
+        elif item.changes or (item.merged and (item.channels is not None or not self.plan.method.piecewise)):
+            yield as_bytes(self._rounded(item, self._whole(item)))
         else:
             for first in range(0, _count(item.shape), NUMBERS):
                 yield self._piece(item, first, min(NUMBERS, _count(item.shape) - first))
@@ -94,18 +94,20 @@ class Weights:
         )
         if same:
             return self._copied(item, raw[0])
-        inputs = [_floats(data, entry) for data, entry in zip(raw, item.inputs, strict=True)]
-        return _bytes(self._rounded(item, self._merged(item, inputs)))
+        inputs = [floats(data, entry) for data, entry in zip(raw, item.inputs, strict=True)]
+        return as_bytes(self._rounded(item, self._merged(item, inputs)))
 
     def _copied(self, item: Item, data: bytearray) -> memoryview:
         """As it is, to the bit, unless another precision is wanted."""
-        exact = _floats(data, item.inputs[0])
+        exact = floats(data, item.inputs[0])
         rounded = self._rounded(item, exact)
-        return memoryview(data) if item.dtype == item.inputs[0].dtype else _bytes(rounded)
+        return memoryview(data) if item.dtype == item.inputs[0].dtype else as_bytes(rounded)
 
     def _whole(self, item: Item) -> Tensor:
         raw = [self.files.numbers(entry, 0, _count(entry.shape)) for entry in item.inputs]
-        inputs = [_floats(data, entry).reshape(entry.shape) for data, entry in zip(raw, item.inputs, strict=True)]
+        inputs = [floats(data, entry).reshape(entry.shape) for data, entry in zip(raw, item.inputs, strict=True)]
+        if item.changes:
+            return changed(item.changes, inputs[0])
         if item.channels is None:
             if all(data == raw[0] for data in raw) and len({entry.dtype for entry in item.inputs}) == 1:
                 return inputs[0]
@@ -131,6 +133,13 @@ class Weights:
         return rounded
 
 
+def changed(changes: Sequence[Callable[[Tensor], Tensor]], whole: Tensor) -> Tensor:
+    """What LoRAs make of a weight, one after the other in float32."""
+    for change in changes:
+        whole = change(whole)
+    return whole
+
+
 def faults_in(exact: Tensor, rounded: Tensor) -> Fault | None:
     """What is not finite in ``exact`` or becomes so by rounding; None when all is well, which one pass tells."""
     if exact.numel() == 0:
@@ -148,14 +157,14 @@ def faults_in(exact: Tensor, rounded: Tensor) -> Fault | None:
     return found if found != Fault() else None
 
 
-def _floats(data: bytearray, entry: Entry) -> Tensor:
+def floats(data: bytearray, entry: Entry) -> Tensor:
     """Raw numbers as flat float32."""
     if not data:
         return torch.empty(0)
     return torch.frombuffer(data, dtype=DTYPES[entry.dtype]).float()
 
 
-def _bytes(tensor: Tensor) -> memoryview:
+def as_bytes(tensor: Tensor) -> memoryview:
     flat = tensor.contiguous().reshape(-1)
     return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")
 
