@@ -89,10 +89,7 @@ class Weights:
 
     def _piece(self, item: Item, first: int, count: int) -> memoryview:
         raw = [self.files.numbers(entry, first, count) for entry in item.inputs]
-        same = all(
-            entry.dtype == item.inputs[0].dtype and data == raw[0] for entry, data in zip(item.inputs, raw, strict=True)
-        )
-        if same:
+        if _same(item, raw):
             return self._copied(item, raw[0])
         inputs = [floats(data, entry) for data, entry in zip(raw, item.inputs, strict=True)]
         return as_bytes(self._rounded(item, self._merged(item, inputs)))
@@ -109,7 +106,7 @@ class Weights:
         if item.changes:
             return changed(item.changes, inputs[0])
         if item.channels is None:
-            if all(data == raw[0] for data in raw) and len({entry.dtype for entry in item.inputs}) == 1:
+            if _same(item, raw):
                 return inputs[0]
             return self._merged(item, inputs)
         whole = inputs[0].clone()
@@ -134,7 +131,8 @@ class Weights:
 
 
 def changed(changes: Sequence[Callable[[Tensor], Tensor]], whole: Tensor) -> Tensor:
-    """What LoRAs make of a weight, one after the other in float32."""
+    """What LoRAs make of a weight, one after the other in float32. ``whole`` may share memory with what was read."""
+    whole = whole.clone()
     for change in changes:
         whole = change(whole)
     return whole
@@ -155,6 +153,11 @@ def faults_in(exact: Tensor, rounded: Tensor) -> Fault | None:
         overflow=int((finite & ~torch.isfinite(rounded.float())).sum()),
     )
     return found if found != Fault() else None
+
+
+def _same(item: Item, raw: Sequence[bytearray]) -> bool:
+    """Whether all inputs hold the same bits; then so does the result, by every method."""
+    return len({entry.dtype for entry in item.inputs}) == 1 and all(data == raw[0] for data in raw[1:])
 
 
 def floats(data: bytearray, entry: Entry) -> Tensor:
