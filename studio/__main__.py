@@ -70,7 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def read_request_file(path: Path, engine: str) -> dict[str, Any]:
-    """The request in a preset, in a recipe (a PNG's, or as JSON), or bare."""
+    """The request in a preset, in a recipe (a PNG's, a merged model's, or as JSON), or bare."""
+    if path.suffix == ".safetensors" or path.is_dir():
+        from studio.merging import recipe
+
+        return recipe.read(path)["request"]
     try:
         with path.open("rb") as file:
             is_png = file.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE
@@ -132,7 +136,7 @@ def _make(folder: Path) -> None:
 
 def _saved(folder: Path, summary: dict[str, Any]) -> list[str]:
     """What lies where: every file that the summary names, then the figures, best candidate first."""
-    lines = [str(path) for path in sorted(folder.iterdir()) if path.is_file() and path.suffix != ".json"]
+    lines = [str(path) for path in sorted(folder.iterdir()) if path.suffix != ".json"]
     for candidate in summary.get("candidates", ()):
         figures = {name: candidate[name] for name in ("seed", "alignment", "concealment") if name in candidate}
         lines.append(", ".join(f"{name} {value}" for name, value in figures.items()))
@@ -159,9 +163,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("engine", nargs="?", help="what to run")
-    parser.add_argument(
-        "file", nargs="?", type=Path, help="a preset, a request as JSON, or a PNG that the studio saved"
-    )
+    parser.add_argument("file", nargs="?", type=Path, help="a preset, a request as JSON, or a PNG or model of ours")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="seed=7, views.1=rotate_180")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the files (default: a new one in outputs/)")
     parser.add_argument("--version", action="version", version=f"Duckrabbit {__version__}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from studio import passes
 from studio.errors import PolicyError, nearest, shortened
@@ -15,6 +16,7 @@ from studio.settings import Settings
 
 SCORER = "builtin:clip"
 UPLOAD_FORMATS = ("PNG", "JPEG", "WEBP")
+PART_ACTION = re.compile(r"merge|none|[a-h]|-?[0-9.]{1,8}")  # what may become of a part of a merge, but for files
 
 
 class Illusion(Protocol):
@@ -88,6 +90,23 @@ def check_illusion(
         raise PolicyError(" ".join(f"{field}: {words}." for field, words in problems), field=problems[0][0])
 
 
+class Merge(Protocol):
+    """What these rules look at of a request for a merge."""
+
+    models: tuple[str, ...]
+    adapters: tuple[str, ...]
+    parts: Mapping[str, str]
+    rules: tuple[Any, ...]
+    target: str
+
+
+def check_merge(request: Merge, limits: Limits, allowed_models: Collection[str]) -> None:
+    """Raises one PolicyError. Strangers merge the small built-in models only: results stay on this disk."""
+    problems = list(_merge_problems(request, allowed_models)) if limits.listed_models_only else []
+    if problems:
+        raise PolicyError(" ".join(f"{field}: {words}." for field, words in problems), field=problems[0][0])
+
+
 def check_upload(path: Path, limits: Limits, *, field: str = "picture") -> tuple[int, int]:
     """Width and height of an uploaded picture, read from its header alone; what is too large is never decoded."""
     size = path.stat().st_size if path.is_file() else 0
@@ -152,6 +171,19 @@ def _adapter_problems(request: Illusion, limits: Limits, allowed: Collection[str
 def _most_settings(request: Illusion) -> int:
     """A study draws the bare model, each adapter alone, all together, and each view with its own; else there is one."""
     return len(request.adapters) + 3 if request.adapter_study else 1
+
+
+def _merge_problems(request: Merge, allowed_models: Collection[str]) -> Iterator[tuple[str, str]]:
+    builtin = [name for name in allowed_models if name.startswith("builtin:")]
+    for index, name in enumerate(request.models):
+        if name not in builtin:
+            yield f"models.{index}", _unlisted(name, builtin)
+    for field in ("adapters", "rules", "target"):
+        if getattr(request, field):
+            yield field, "cannot be set in a studio that strangers visit; leave it out"
+    for part, action in request.parts.items():
+        if not PART_ACTION.fullmatch(action):
+            yield f"parts.{part}", "no file can be named in a studio that strangers visit"
 
 
 def _prompts(request: Illusion) -> Iterator[tuple[str, str]]:

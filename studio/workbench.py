@@ -87,6 +87,15 @@ ENGINES: tuple[Engine, ...] = (
         preflight="studio.illusions.preflight",
         allow=policy.check_illusion,
     ),
+    Engine(
+        name="merge",
+        title="Merge",
+        about="checkpoints and LoRAs made into one: weighted, with parts and blocks apart, exact and replayable",
+        request="studio.merging.request:MergeRequest",
+        run="studio.merging.engine:run",
+        preflight="studio.merging.preflight",
+        allow=policy.check_merge,
+    ),
 )
 
 # Seconds per evaluation before anything was measured here: two CPU cores.

@@ -35,7 +35,10 @@ ENGINES, BUILTIN = LAYERS[3], "studio.builtin"
 ONLY_IN = {
     "gradio": ("studio.ui", "app"),
     "openai": ("studio.scoring",),
-    **dict.fromkeys(("threading", "_thread", "concurrent", "multiprocessing"), ("studio.jobs", "studio.models.store")),
+    **dict.fromkeys(
+        ("threading", "_thread", "concurrent", "multiprocessing"),
+        ("studio.jobs", "studio.models.store", "studio.models.hashing"),
+    ),
     **dict.fromkeys(("pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"), ()),
 }
 # No module of these imports torch and its company, not even inside a function ...
@@ -54,6 +57,7 @@ TORCH_FREE = (
 )
 # ... and these do so only inside functions.
 TORCH_LATE = ("progress", "imaging", "workbench", "__main__", "models.refs", "illusions.request", "illusions.preflight")
+TORCH_LATE += ("merging.request", "merging.preflight", "merging.fit", "merging.recipe", "models.streams")
 TORCH = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
 
 ENVIRONMENT = ("environ", "environb", "getenv", "putenv", "unsetenv")

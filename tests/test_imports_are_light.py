@@ -18,6 +18,9 @@ LIGHT = (
     "studio.__main__",
     "studio.models.refs",
     "studio.illusions.preflight",
+    "studio.merging.fit",
+    "studio.merging.preflight",
+    "studio.merging.recipe",
     "app",
 )
 

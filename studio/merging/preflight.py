@@ -1,0 +1,146 @@
+"""What can be said of a merge before a file is looked at: whether its settings fit together, and its name."""
+
+from __future__ import annotations
+
+import re
+
+from pydantic import ValidationError
+
+from studio.errors import RequestError, UnknownNameError, shortened
+from studio.merging.catalogue import METHODS, Method, Options
+from studio.merging.curves import curve_named
+from studio.merging.request import MergeRequest
+from studio.merging.sources import LETTERS
+
+NEEDS = {"join": (0, 0, 1), "bake": (1, 1, 1), "extract": (2, 2, 0)}
+"""Task -> least and most checkpoints, least LoRAs."""
+
+
+def check(request: MergeRequest) -> None:
+    """Raises RequestError for a method, an alpha, options, parts or rules that cannot be used."""
+    if request.task == "checkpoints":
+        _check_method(request)
+    else:
+        _check_counts(request)
+    curve_named(request.curve)
+    if request.blocks is not None and request.curve != "flat":
+        raise RequestError("curve: the blocks have alphas of their own; leave out one of the two.", field="curve")
+    for index, rule in enumerate(request.rules):
+        _check_pattern(rule.keys, f"rules.{index}.keys")
+    if request.task == "checkpoints":
+        for part, action in request.parts.items():
+            check_action(part, action, len(request.models))
+
+
+def evaluations(request: MergeRequest) -> int:
+    """A merge asks no network; a job counts as one."""
+    return 1
+
+
+def headline(request: MergeRequest) -> str:
+    """What the job is called in lists."""
+    return shortened(request.title or _made_name(request), 120)
+
+
+def file_name(request: MergeRequest) -> str:
+    """The result's name without a suffix, safe for any disk."""
+    return re.sub(r"[^\w.()+-]+", "-", request.title or _made_name(request)).strip("-.")[:80] or "merge"
+
+
+def method_of(request: MergeRequest) -> Method:
+    if request.method not in METHODS:
+        raise UnknownNameError("method", request.method, METHODS, field="method")
+    return METHODS[request.method]
+
+
+def options_of(request: MergeRequest) -> Options:
+    """The method's own settings; RequestError that names the one at fault."""
+    record = method_of(request).options
+    try:
+        return record.model_validate(request.options)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        name = str(problem["loc"][0])
+        known = ", ".join(record.model_fields) or "none"
+        words = f"there is no such option ({request.method} has {known})"
+        if problem["type"] != "extra_forbidden":
+            words = problem["msg"].replace("Input should be", "must be")
+        raise RequestError(f"options.{shortened(name)}: {words}.", field=f"options.{name}") from None
+
+
+def check_action(part: str, action: str, models: int) -> None:
+    """merge, none, a model's letter, an alpha; for the VAE also a file."""
+    if action in ("merge", "none") or part_alpha(action) is not None:
+        return
+    if action in LETTERS[:models] or (part == "vae" and action not in LETTERS):
+        return
+    raise RequestError(
+        f"parts.{part}: {shortened(action)!r} is none of merge, none, {', '.join(LETTERS[:models])} "
+        "or an alpha from -2 to 2.",
+        field=f"parts.{part}",
+    )
+
+
+def part_alpha(action: str) -> float | None:
+    """The alpha that an action is, if it is one."""
+    try:
+        value = float(action)
+    except ValueError:
+        return None
+    return value if -2.0 <= value <= 2.0 else None
+
+
+def _check_method(request: MergeRequest) -> None:
+    method = method_of(request)
+    options_of(request)
+    least, most = method.models
+    count = len(request.models)
+    if request.adapters:
+        raise RequestError("adapters: checkpoints are merged without LoRAs; choose the task bake.", field="adapters")
+    if not least <= count <= most:
+        needs = f"{least}" if least == most else f"{least} to {most}"
+        raise RequestError(f"models: {method.title} needs {needs} checkpoints, got {count}.", field="models")
+    if method.alpha is None:
+        return
+    low, high = method.alpha
+    named = [("alpha", request.alpha), *((f"rules.{i}.alpha", rule.alpha) for i, rule in enumerate(request.rules))]
+    named += [(f"blocks.{i}", value) for i, value in enumerate(request.blocks or ())]
+    named += [(f"parts.{part}", part_alpha(action)) for part, action in request.parts.items()]
+    for name, value in named:
+        if value is not None and not low <= value <= high:
+            raise RequestError(
+                f"{name}: must lie from {low:g} to {high:g} for {method.title}, got {value:g}.", field=name
+            )
+
+
+def _check_counts(request: MergeRequest) -> None:
+    least, most, adapters = NEEDS[request.task]
+    count = len(request.models)
+    if not least <= count <= most and request.task != "join":
+        what = {"bake": "bake needs one checkpoint", "extract": "extract needs two checkpoints"}[request.task]
+        raise RequestError(f"models: {what}, got {count}.", field="models")
+    if len(request.adapters) < adapters:
+        raise RequestError(f"adapters: {request.task} needs at least one LoRA; name its file.", field="adapters")
+    if request.task == "extract" and request.adapters:
+        raise RequestError("adapters: extract takes checkpoints only; leave the LoRAs out.", field="adapters")
+    if request.task == "extract" and request.rank is None:
+        raise RequestError("rank: extract needs a rank, such as 32.", field="rank")
+
+
+def _check_pattern(pattern: str, field: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise RequestError(
+            f"{field}: {shortened(pattern)!r} is no regular expression ({error}).", field=field
+        ) from None
+
+
+def _made_name(request: MergeRequest) -> str:
+    stems = [re.split(r"[/\\:]", name.rstrip("/\\"))[-1].removesuffix(".safetensors") for name in _sources(request)]
+    how = f"{request.method}-{request.alpha:g}" if request.task == "checkpoints" else request.task
+    return f"{'+'.join(stems)} {how}"
+
+
+def _sources(request: MergeRequest) -> tuple[str, ...]:
+    return {"join": request.adapters, "bake": (*request.models, *request.adapters)}.get(request.task, request.models)
