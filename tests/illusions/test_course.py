@@ -2,6 +2,7 @@ import pytest
 
 from studio.illusions.course import Course, second_steps, tries, work
 from studio.illusions.request import IllusionRequest
+from studio.passes import IN_PICTURES, NOWHERE
 
 
 def test_every_partner_is_tried_with_every_seed_and_the_last_prompt_is_one_of_them():
@@ -28,7 +29,7 @@ def test_seeds_go_round_at_their_end():
 def test_a_step_at_twice_the_size_counts_four_times(changes, second, all_of_it):
     request = IllusionRequest(**changes)
     assert second_steps(request) == second
-    assert work(request) == all_of_it
+    assert work(request, NOWHERE) == all_of_it
 
 
 def test_what_is_stopped_is_taken_off_the_total():
@@ -39,3 +40,9 @@ def test_what_is_stopped_is_taken_off_the_total():
     assert (course.number, course.done, course.total) == (3, 14, 24)
     course.finish()
     assert course.done == course.total
+
+
+def test_steps_that_are_repeated_count_as_often_at_both_sizes():
+    """Of 10 steps those from the third to the eighth are taken twice; 4 steps are drawn over, two of them twice."""
+    assert work(IllusionRequest(steps=10), IN_PICTURES) == 16
+    assert work(IllusionRequest(steps=10, upscale=2, upscale_strength=0.4), IN_PICTURES) == 16 + 4 * 6
