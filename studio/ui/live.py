@@ -127,9 +127,12 @@ def _watch(desk: Desk, live: Live, owner: str, key: str, seen: dict[str, Any]) -
     return updates
 
 
-def _watched(desk: Desk, live: Live, owner: str, key: str) -> Updates:
-    """Everything that is pulled, drawn anew, with a timer that ticks until this page has seen the end of it."""
-    updates = _watch(desk, live, owner, key, {})
+def _watched(desk: Desk, live: Live, owner: str, key: str, status: str | None = None) -> Updates:
+    """Everything that is pulled, drawn anew, with a timer that ticks until this page has seen the end of it.
+
+    ``status`` is what the page knows of the job: another one is announced.
+    """
+    updates = _watch(desk, live, owner, key, {} if status is None else {"status": [key, status]})
     return updates | _controls(live, bool(updates[live.seen]["active"]))
 
 
@@ -153,8 +156,9 @@ def stop(desk: Desk, live: Live, me: object, key: str, asked: str = "") -> Updat
     owner = owner_of(me)
     active = desk.active(owner)
     wanted = [asked] if asked else [key, *(job.id for job in active)]
+    known = next((job.status for job in active if job.id == key), None)
     for job_id in wanted:
         if any(job.id == job_id for job in active) and desk.workbench.cancel(job_id, owner):
             _wait_until_over(desk, job_id, owner)
             break
-    return _watched(desk, live, owner, key or "")
+    return _watched(desk, live, owner, key or "", known)
