@@ -23,14 +23,14 @@ def build(desk: Desk) -> None:
     """Register the calls; to be used while the page is built."""
     workbench = desk.workbench
 
-    def generate(request: dict[str, Any] | None = None, key: str = "") -> str:
+    def generate(request: dict[str, Any], key: str = "") -> str:
         """Queue an illusion (the fields of IllusionRequest) and return its job id."""
         try:
             return workbench.submit(ENGINE, request, _owner(workbench, key))
         except StudioError as error:
             raise gr.Error(str(error), print_exception=False) from None
 
-    def snapshot(job: str = "", key: str = "") -> dict[str, Any]:
+    def snapshot(job: str, key: str = "") -> dict[str, Any]:
         """How far a job is; when it is done, also its result and the addresses of its files."""
         owner = _owner(workbench, key)
         found = workbench.snapshot(job, owner) if isinstance(job, str) else None
@@ -48,7 +48,7 @@ def build(desk: Desk) -> None:
             "files": {name: desk.files.link(found.id, found.owner, name) for name in sorted(files)},
         }
 
-    def cancel(job: str = "", key: str = "") -> bool:
+    def cancel(job: str, key: str = "") -> bool:
         """Stop a job at its next step; false when there is nothing to stop."""
         owner = _owner(workbench, key)
         return isinstance(job, str) and workbench.cancel(job, owner)

@@ -11,7 +11,7 @@ import gradio as gr
 from studio.errors import StudioError
 from studio.ui import advice, examples, live
 from studio.ui.desk import ENGINE, Desk
-from studio.ui.form import NOTHING_CHANGES, Updates, Values, problems
+from studio.ui.form import Updates, Values, problems
 from studio.ui.live import QUIET, Live
 from studio.ui.markup import Markup, tag
 from studio.ui.place import pressed
@@ -54,15 +54,17 @@ class Illusions:
         owner, key = live.owner_of(values[self.live.me]), values[self.live.key] or ""
         request = self.desk.request(key, owner, _index(data.get("candidate")))
         if request is None:
-            return NOTHING_CHANGES
+            return {self.tab.cost: gr.skip()}
         if act == "vary":
             return self._vary(self.desk.request(key, owner) or request, values)
-        return self.restored(request, "The settings are in the form") if act == "restore" else NOTHING_CHANGES
+        return (
+            self.restored(request, "The settings are in the form") if act == "restore" else {self.tab.cost: gr.skip()}
+        )
 
     def upload(self, path: str | None) -> Updates:
         """A dropped or chosen picture: its recipe goes into the form, or one sentence says why not."""
         if not path:
-            return NOTHING_CHANGES
+            return {self.tab.cost: gr.skip()}
         try:
             recipe = self.desk.workbench.restore(Path(path))
         except StudioError as error:
@@ -79,7 +81,7 @@ class Illusions:
     def _preset(self, slug: str, values: Values) -> Updates:
         preset = next((preset for preset in self.desk.workbench.presets(ENGINE) if preset.slug == slug), None)
         if preset is None:
-            return NOTHING_CHANGES
+            return {self.tab.cost: gr.skip()}
         updates = self.form.filled(preset.request) | {self.live.said: live.spoken(f"{preset.title} is in the form.")}
         owner = live.owner_of(values[self.live.me])
         if self.desk.examples.find(slug) and not self.desk.active(owner):

@@ -75,7 +75,7 @@ def remembered(me: object) -> str:
 
 def show(desk: Desk, live: Live, owner: str, key: str) -> Updates:
     """Put a job, a result or an example on the stage, and follow what still runs."""
-    updates = _watch(desk, live, owner, key, {}) | _controls(desk, live, owner)
+    updates = _watched(desk, live, owner, key)
     return updates | {live.me: {"owner": owner, "shown": key}, live.key: key}
 
 
@@ -94,7 +94,8 @@ def settle(desk: Desk, live: Live, form: Form, me: object, key: str, said: str) 
     """After a pull that brought news: the timer and Stop follow, and an error goes beside the field it is about."""
     owner = owner_of(me)
     snapshot = desk.snapshot(key or "", owner)
-    updates = _controls(desk, live, owner)
+    # As the page was told: a job that ended since then has still to be pulled.
+    updates = _controls(live, (said or "").startswith(spoken("", busy=True).removesuffix("</p>")))
     if snapshot and snapshot.error and escaped(stage.announcement(snapshot)) in (said or ""):
         error = StudioError(snapshot.error.message, field=snapshot.error.field)
         updates |= form.written(problems(error, form.notes))
@@ -126,9 +127,17 @@ def _watch(desk: Desk, live: Live, owner: str, key: str, seen: dict[str, Any]) -
     return updates
 
 
-def _controls(desk: Desk, live: Live, owner: str) -> Updates:
+def _watched(desk: Desk, live: Live, owner: str, key: str, status: str | None = None) -> Updates:
+    """Everything that is pulled, drawn anew, with a timer that ticks until this page has seen the end of it.
+
+    ``status`` is what the page knows of the job: another one is announced.
+    """
+    updates = _watch(desk, live, owner, key, {} if status is None else {"status": [key, status]})
+    return updates | _controls(live, bool(updates[live.seen]["active"]))
+
+
+def _controls(live: Live, busy: bool) -> Updates:
     """Stop can be pressed, and the timer ticks, while anything runs or waits."""
-    busy = bool(desk.active(owner))
     return {live.timer: gr.Timer(active=busy), live.stop: gr.update(interactive=busy)}
 
 
@@ -147,8 +156,9 @@ def stop(desk: Desk, live: Live, me: object, key: str, asked: str = "") -> Updat
     owner = owner_of(me)
     active = desk.active(owner)
     wanted = [asked] if asked else [key, *(job.id for job in active)]
+    known = next((job.status for job in active if job.id == key), None)
     for job_id in wanted:
         if any(job.id == job_id for job in active) and desk.workbench.cancel(job_id, owner):
             _wait_until_over(desk, job_id, owner)
             break
-    return _watch(desk, live, owner, key or "", {}) | _controls(desk, live, owner)
+    return _watched(desk, live, owner, key or "", known)

@@ -302,7 +302,7 @@
       if (find("[role=listbox]")) return;
       if (shown(close)) close.click();
       else if (shown(stop) && !stop.disabled) stop.click();
-      else if (!shown(stop)) find("#pill [data-act=stop]")?.click();
+      else find("#pill [data-act=stop]")?.click();
     } else if (thumb && by && shown(thumb)) {
       event.preventDefault();
       walk(thumb, by);

@@ -146,7 +146,7 @@ def test_a_stranger_compares_and_deletes_no_result_of_another(shared, ann_s_job)
     assert bench.snapshot(ann_s_job, ANN).status == "done"
 
 
-@pytest.mark.parametrize("data", [[], [None], [{"a": 1}], [["x"], ANN]])
+@pytest.mark.parametrize("data", [[None, ""], [{"a": 1}, 7], [["x"], ANN], [5, None]])
 @pytest.mark.parametrize(("name", "sentence"), [("generate", "A request must be"), ("snapshot", "you have no job")])
 def test_raw_calls_with_values_of_any_kind_get_a_sentence(home, name, sentence, data):
     _, address = home

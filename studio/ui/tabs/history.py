@@ -10,7 +10,7 @@ import gradio as gr
 from studio.ui import compare, live
 from studio.ui import history as panel
 from studio.ui.desk import Desk
-from studio.ui.form import NOTHING_CHANGES, Updates
+from studio.ui.form import Updates
 from studio.ui.live import QUIET, owner_of
 from studio.ui.markup import NOTHING, Markup
 from studio.ui.place import pressable, pressed
@@ -67,6 +67,9 @@ def wire(tab: HistoryTab, handlers: Illusions, own: gr.Tab) -> None:
     for happened in (own.select, *(each.change for each in tab.filters), shown.said.change):
         happened(redraw, filters, tab.cards, trigger_mode="always_last", **QUIET)
 
+    # Not a bare skip: for many outputs at once that empties what the browser remembers.
+    nothing: Updates = {tab.cards: gr.skip()}
+
     def press(me: object, text: str, engine: str, within: float, picked: list[str], event: gr.EventData) -> Updates:
         data = pressed(event)
         act, job, owner = data.get("act"), data.get("job", ""), owner_of(me)
@@ -76,7 +79,7 @@ def wire(tab: HistoryTab, handlers: Illusions, own: gr.Tab) -> None:
             updates |= {shown.said: live.spoken(spoken)} if spoken else {}
             return updates | (_picked(tab, desk, owner, without(picked, job)) if job in picked else {})
         if act == "compare":
-            return _picked(tab, desk, owner, toggled(picked, job)) if desk.result(job, owner) else NOTHING_CHANGES
+            return _picked(tab, desk, owner, toggled(picked, job)) if desk.result(job, owner) else nothing
         if act == "close-comparison":
             return _picked(tab, desk, owner, [])
         if act in ("show", "restore") and desk.snapshot(job, owner):
@@ -84,7 +87,7 @@ def wire(tab: HistoryTab, handlers: Illusions, own: gr.Tab) -> None:
             if act == "restore":
                 updates |= handlers.restored(desk.request(job, owner) or {}, "The settings are in the form")
             return updates
-        return NOTHING_CHANGES
+        return nothing
 
     own_outputs = [tab.cards, tab.notice, tab.comparison, tab.picked]
     outputs = [*own_outputs, *shown.outputs, *form.controls.values(), *form.openable, *form.places()]
@@ -94,7 +97,9 @@ def wire(tab: HistoryTab, handlers: Illusions, own: gr.Tab) -> None:
     def manage(me: object, key: str, event: gr.EventData) -> Updates:
         """The queue's and the pill's buttons; opening the queue is the page's own script's."""
         data = pressed(event)
-        return live.stop(desk, shown, me, key, data.get("job", "")) if data.get("act") == "stop" else NOTHING_CHANGES
+        if data.get("act") == "stop":
+            return live.stop(desk, shown, me, key, data.get("job", ""))
+        return {shown.pill: gr.skip()}
 
     for place in (tab.queue, shown.pill):
         place.press(manage, [shown.me, shown.key], shown.outputs, **QUIET)
