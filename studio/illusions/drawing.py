@@ -153,10 +153,10 @@ class Drawing:
         noise = guider.noise_of(self.alone.seed, views[0].cells * views[0].cell // network.factor)
         start = None if larger is None else self._start(guider.codes_of(larger.to(network.device)))
         latents = self._denoised(guider, noise, start, lambda: guider.picture)
-        if larger is None and self.course.number == 1:
-            self.notes.append(f"For each candidate, {guider.cost(request.steps)}.")
         weights = guider.weights if self.reduction.weighable else None
         pixels, began = guider.finished(latents).cpu(), None if start is None else guider.finished(start.clean).cpu()
+        if start is None and self.course.number == 1:
+            self.notes.append(f"For each candidate, {guider.cost(request.steps)}.")
         return Formed(pixels, guider.noise(), weights, began)
 
     @torch.inference_mode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -12,12 +13,15 @@ from studio.merging.curves import curve_named
 from studio.merging.request import MergeRequest
 from studio.merging.sources import LETTERS
 
+if TYPE_CHECKING:
+    from studio.settings import Settings
+
 NEEDS = {"join": (0, 0, 1), "bake": (1, 1, 1), "extract": (2, 2, 0)}
 """Task -> least and most checkpoints, least LoRAs."""
 
 
-def check(request: MergeRequest) -> None:
-    """Raises RequestError for a method, an alpha, options, parts or rules that cannot be used."""
+def check(request: MergeRequest, settings: Settings | None = None) -> None:
+    """Raises RequestError for a method, an alpha, options, parts or rules that cannot be used; no file is looked for."""
     if request.task == "checkpoints":
         _check_method(request)
     else:
