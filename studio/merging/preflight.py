@@ -21,7 +21,7 @@ NEEDS = {"join": (0, 0, 1), "bake": (1, 1, 1), "extract": (2, 2, 0)}
 
 
 def check(request: MergeRequest, settings: Settings | None = None) -> None:
-    """Raises RequestError for a method, an alpha, options, parts or rules that cannot be used; no file is looked for."""
+    """Raises RequestError for a method, an alpha, options, parts or rules; no file is looked at."""
     if request.task == "checkpoints":
         _check_method(request)
     else:
