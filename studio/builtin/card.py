@@ -51,7 +51,7 @@ Generated pictures: one per name, prompt "a <name>", {measured.steps} steps of D
 target alike; begun from the weights of a one-hour trial with 4 channels |
 | denoiser and text encoder | UNet2DConditionModel {recipe.denoiser_channels}, 2-layer CLIPTextModel, word-level \
 tokenizer of 16 tokens | {den["step"]:,} steps of {recipe.denoiser_batch} cached latents (about {exposures:,} exposures per \
-thing), {den["seconds"] / 3600:.1f} h, v-prediction, min-SNR 5, AdamW {recipe.denoiser.lr:g}, averaged weights |
+thing; the first 4,298 on the codes of an earlier edition of the autoencoder), {den["seconds"] / 3600:.1f} h, v-prediction, min-SNR 5, AdamW {recipe.denoiser.lr:g}, averaged weights |
 
 Two CPU cores, shared with other work. Seeds: autoencoder 1, denoiser 11. Command: `python -m studio.builtin train
 --budget cpu`.
