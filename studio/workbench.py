@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 OWNER = re.compile(r"[A-Za-z0-9_-]{16,64}")
 LOCAL_OWNER = "local"
-GB = 1024**3
 RATES_SEEN = 5  # finished jobs that a time is estimated from
 
 
@@ -99,7 +98,7 @@ ENGINES: tuple[Engine, ...] = (
 )
 
 # Seconds per evaluation before anything was measured here: two CPU cores.
-FIRST_RATES = {"builtin:emoji": 0.03}
+FIRST_RATES = {"builtin:emoji": 0.016}
 
 
 def engine_named(name: str) -> Engine:
@@ -202,11 +201,13 @@ class Workbench:
         return {"engine": entry.name, "request": request, "seed": request.get("seed")}
 
     def memory(self) -> str:
-        """What loaded models fill, such as "1.2 of 8.0 GB"; nothing before the first model was loaded."""
+        """What loaded models fill, such as "1.2 GB of 8.0 GB"; nothing before the first model was loaded."""
         if self._store is None:
             return ""
+        from studio.models.memory import gigabytes
+
         usage = self._store.usage()
-        return f"{sum(usage.models.values()) / GB:.1f} of {usage.total / GB:.1f} GB"
+        return f"{gigabytes(sum(usage.models.values()))} of {gigabytes(usage.total)}"
 
     def warm_up(self) -> None:
         """Import the engines and load the first model in the job thread, so that the first click need not wait."""

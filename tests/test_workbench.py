@@ -60,8 +60,8 @@ def test_what_was_estimated_is_what_it_took(bench):
 def test_what_models_fill_is_told_once_there_is_something_to_tell(bench):
     assert bench.memory() == ""
     with bench._models().lease("builtin:emoji"):
-        filled, _, total, unit = bench.memory().split()
-    assert (0 <= float(filled) < float(total), unit) == (True, "GB")
+        filled, unit, of, _, total_unit = bench.memory().split()
+    assert (20 <= float(filled) <= 200, unit, of, total_unit) == (True, "MB", "of", "GB")
 
 
 def test_the_store_has_the_settings_of_memory():
