@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,7 +27,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OSError as error:
         sys.exit(f"error: the page cannot be served at {settings.host}, port {settings.port} ({error})")
     finally:
-        workbench.close()
+        ended = workbench.close()
+    if not ended:
+        os._exit(0)  # the interpreter aborts when it takes itself apart under a thread that is inside torch
 
 
 if __name__ == "__main__":

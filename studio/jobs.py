@@ -166,8 +166,11 @@ class Runner:
             self._jobs[job_id] = _Job(back)
             return True
 
-    def close(self) -> None:
-        """End everything: what waits or runs becomes "interrupted". Waits shortly for running jobs to notice."""
+    def close(self) -> bool:
+        """End everything: what waits or runs becomes "interrupted". Waits shortly for running jobs to notice.
+
+        False if a thread did not: one that loads a model or imports cannot be told.
+        """
         with self._changed:
             self._closed = True
             for queue in self._queues.values():
@@ -182,6 +185,7 @@ class Runner:
             thread.join(PATIENCE)
         with self._changed:
             self._empty_trash(older_than=0.0)
+        return not any(thread.is_alive() for thread in threads)
 
     # Everything below runs with the lock held, but for _lane, _run and _report, which run in a lane's thread.
 

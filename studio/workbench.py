@@ -213,8 +213,9 @@ class Workbench:
         """Import the engines and load the first model in the job thread, so that the first click need not wait."""
         self.jobs.warm_up(self._warm_up)
 
-    def close(self) -> None:
-        self.jobs.close()
+    def close(self) -> bool:
+        """End all jobs; False if a thread is still at work."""
+        return self.jobs.close()
 
     def _known(self, owner: str) -> str:
         """The owner that a browser's token stands for."""

@@ -516,6 +516,17 @@ def test_a_warm_up_comes_first_and_its_failure_stops_nothing(root, caplog):
     runner.close()
 
 
+def test_closing_tells_whether_a_thread_is_still_at_work(root, monkeypatch):
+    monkeypatch.setattr(jobs, "PATIENCE", 0.1)
+    runner, started, gate = Runner(root), threading.Event(), threading.Event()
+    runner.warm_up(lambda: started.set() or gate.wait(20))
+    assert started.wait(20)
+    assert runner.close() is False
+    gate.set()
+    monkeypatch.setattr(jobs, "PATIENCE", 20.0)
+    assert runner.close() is True
+
+
 def test_damaged_run_folders_are_left_out_and_left_alone(root, caplog):
     names = [f"20250101-00000{n}-{'0' * 15}{n}" for n in range(4)]
     for name, text in zip(names, ("{", "[]", "{}", '{"id": 3}'), strict=True):
