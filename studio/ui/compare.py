@@ -8,8 +8,7 @@ from typing import Any
 
 from studio.ui import words
 from studio.ui.markup import Markup, tag
-from studio.ui.result import MEASURES, Result
-from studio.ui.stage import Titles
+from studio.ui.result import MEASURES, TITLES, Result
 
 LABELS = {
     "model": "Model",
@@ -31,7 +30,7 @@ NOT_COMPARED = frozenset({"candidates", "puzzle"})  # they do not change the pic
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two: the best candidate of a result."""
+    """One of the two: the picture that stands for a result."""
 
     key: str
     title: str
@@ -60,7 +59,7 @@ def waiting(first: Side) -> Markup:
     return tag("div", tag("p", text, _close("Do not compare"), cls="said"), cls="comparison", data_picked=first.key)
 
 
-def pair(left: Side, right: Side, titles: Titles) -> Markup:
+def pair(left: Side, right: Side) -> Markup:
     """Both, as large as the page allows."""
     heading = tag("div", tag("h2", "Compare", tabindex=-1), _close("Close"), cls="comparison-head")
     figures = tag("div", _slider(left, right), _difference(left, right), cls="comparison-figures")
@@ -68,7 +67,7 @@ def pair(left: Side, right: Side, titles: Titles) -> Markup:
         "section",
         heading,
         figures,
-        _table(left, right, titles),
+        _table(left, right),
         cls="comparison is-open",
         data_picked=f"{left.key} {right.key}",
         aria_label="Comparison",
@@ -117,9 +116,9 @@ def _difference(left: Side, right: Side) -> Markup:
     return tag("figure", caption, tag("div", canvas, cls="frame"), cls="view")
 
 
-def _table(left: Side, right: Side, titles: Titles) -> Markup:
+def _table(left: Side, right: Side) -> Markup:
     """What differs in the settings, and what was measured of both."""
-    rows = [*_settings(left, right, titles), *_measures(left, right)]
+    rows = [*_settings(left, right), *_measures(left, right)]
     if not rows:
         return tag("p", "Both were made with the same settings.", cls="hint")
     head = tag("tr", tag("td"), tag("th", "Left", scope="col"), tag("th", "Right", scope="col"))
@@ -127,12 +126,12 @@ def _table(left: Side, right: Side, titles: Titles) -> Markup:
     return tag("div", tag("table", tag("thead", head), tag("tbody", *body)), cls="scroll")
 
 
-def _settings(left: Side, right: Side, titles: Titles) -> Iterator[tuple[str, str, str]]:
+def _settings(left: Side, right: Side) -> Iterator[tuple[str, str, str]]:
     names = dict.fromkeys([*LABELS, *left.settings, *right.settings])
     for name in names:
         one, two = left.settings.get(name), right.settings.get(name)
         if name not in NOT_COMPARED and one != two:
-            yield LABELS.get(name, name), _written(name, one, titles), _written(name, two, titles)
+            yield LABELS.get(name, name), _written(name, one), _written(name, two)
 
 
 def _measures(left: Side, right: Side) -> Iterator[tuple[str, str, str]]:
@@ -142,18 +141,18 @@ def _measures(left: Side, right: Side) -> Iterator[tuple[str, str, str]]:
             yield measure.title, *("–" if value is None else f"{value:.2f}" for value in (one, two))
 
 
-def _written(name: str, value: Any, titles: Titles) -> str:
+def _written(name: str, value: Any) -> str:
     if value in (None, "", [], {}):
         return "–"
     if name == "views":
-        return ", ".join(words.view_title(spec, titles) for spec in value)
+        return ", ".join(words.view_title(spec) for spec in value)
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(map(str, value))
     return str(value)
 
 
-def of(sides: Sequence[Side], titles: Titles) -> Markup:
+def of(sides: Sequence[Side]) -> Markup:
     """The panel for none, one or two chosen results."""
     if len(sides) > 1:
-        return pair(sides[0], sides[1], titles)
+        return pair(sides[0], sides[1])
     return waiting(sides[0]) if sides else nothing()

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from studio.illusions.specs import VIEWS
 from studio.ui import compare, examples, history, result, stage, words
+from studio.ui.drawings import DRAWINGS, drawing_of, made_on
 from studio.ui.files import Files
 from studio.ui.markup import NOTHING, Markup, icon, tag
 
@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from studio.workbench import Workbench
 
 ENGINE = "illusion"
-TITLES: Mapping[str, str] = {entry.name: entry.title for entry in VIEWS}
+EMPTY: Mapping[str, tuple[str, str]] = {
+    "illusions": (
+        "Your illusion appears here",
+        "Choose a preset or write one prompt per view, then press Generate.",
+    ),
+    "merge": (
+        "A, B and what lies between appear here",
+        "Choose two checkpoints, then press Preview: nothing is written until you save.",
+    ),
+}
+"""Tab -> what its result column says before anything was made there."""
 
 
 class Desk:
@@ -37,7 +47,15 @@ class Desk:
         snapshot = self.snapshot(key, owner)
         if snapshot is None or not snapshot.summary:
             return None
-        return result.Result(key, snapshot.request, snapshot.summary, self._link(snapshot))
+        return result.Result(
+            key,
+            snapshot.request,
+            snapshot.summary,
+            self._link(snapshot),
+            engine=snapshot.engine,
+            title=stage.heading(snapshot),
+            folder=str(snapshot.folder) if self.workbench.settings.profile == "local" else "",
+        )
 
     def request(self, key: str, owner: str, candidate: int | None = None) -> dict[str, Any] | None:
         """The settings behind what is shown; of a finished candidate those that make it alone."""
@@ -48,26 +66,36 @@ class Desk:
         chosen = found.candidates[candidate] if candidate is not None and candidate < len(found.candidates) else None
         return {**found.request, **({"seed": chosen["seed"], "candidates": 1} if chosen else {})}
 
-    def stage(self, key: str, owner: str) -> Markup:
+    def engine(self, key: str, owner: str) -> str:
+        """The engine that made what a key names; empty when the key means nothing to this owner."""
+        found = self.snapshot(key, owner)
+        return found.engine if found else ENGINE if self.examples.find(key) else ""
+
+    def stage(self, key: str, owner: str, tab: str) -> Markup:
         """The result column for a key; empty when the key means nothing to this owner."""
         found = self.result(key, owner)
         if found is not None:
-            return result.of(found, TITLES)
+            return drawing_of(found.engine).result(found)
         snapshot = self.snapshot(key, owner)
-        return stage.of(snapshot, TITLES) if snapshot else stage.empty()
+        if snapshot is None:
+            return stage.empty(*EMPTY[tab])
+        drawing = drawing_of(snapshot.engine)
+        return stage.of(snapshot, drawing.forming(snapshot), *drawing.actions(snapshot))
 
-    def first(self, owner: str, remembered: str) -> str:
-        """What a page shows when it opens: a job that still runs, what was shown before, or the first example."""
-        active = self.active(owner)
+    def first(self, owner: str, remembered: str, tab: str) -> str:
+        """What a tab shows when the page opens: a job that still runs, what was shown before, or the first example."""
+        active = self.active(owner, tab)
         if active:
             return active[0].id
-        if remembered and (self.result(remembered, owner) or self.snapshot(remembered, owner)):
+        if remembered and self.engine(remembered, owner) in made_on(tab):
             return remembered
-        return next((examples.key(example.slug) for example in self.examples), "")
+        return next((examples.key(example.slug) for example in self.examples), "") if ENGINE in made_on(tab) else ""
 
-    def active(self, owner: str) -> list[Snapshot]:
-        """The owner's jobs that run or wait, newest first."""
-        return [snapshot for snapshot in self.workbench.history(owner) if not snapshot.over] if owner else []
+    def active(self, owner: str, tab: str | None = None) -> list[Snapshot]:
+        """The owner's jobs that run or wait, newest first: all, or those of one tab."""
+        engines = DRAWINGS if tab is None else made_on(tab)
+        found = self.workbench.history(owner) if owner else ()
+        return [snapshot for snapshot in found if not snapshot.over and snapshot.engine in engines]
 
     def pill(self, active: list[Snapshot]) -> Markup:
         """What runs and how far, with Stop; nothing when nothing runs."""
@@ -101,11 +129,11 @@ class Desk:
     def comparison(self, picked: Sequence[str], owner: str) -> Markup:
         """The owner's results that were picked, beside each other."""
         found = [self.result(key, owner) for key in picked[:2]]
-        return compare.of([side for each in found if each and (side := compare.side(each))], TITLES)
+        return compare.of([side for each in found if each and (side := drawing_of(each.engine).side(each))])
 
     def _cover(self, snapshot: Snapshot) -> str | None:
-        found = (snapshot.summary or {}).get("candidates") or ()
-        return self._link(snapshot)(found[0]["image"], 256) if found else None
+        name = drawing_of(snapshot.engine).cover(snapshot.summary or {})
+        return self._link(snapshot)(name, 256) if name else None
 
     def _link(self, snapshot: Snapshot) -> Callable[[str, int | None], str]:
         return partial(self.files.link, snapshot.id, snapshot.owner)

@@ -20,7 +20,9 @@ Updates = dict[Component, Any]
 # gradio takes no empty dictionary for "no output changes"; this is what it takes.
 NOTHING_CHANGES: Any = gr.skip()
 
-_FIELD = re.compile(r"(?:^|(?<=[.?!] ))([a-z_]+(?:\.\d+)?): ")
+MOST_KEPT = 20_000  # characters of a text that a reload brings back
+MOST_LISTED = 16  # entries of a choice of several
+_FIELD = re.compile(r"(?:^|(?<=[.?!] ))([a-z_]+(?:\.[a-z0-9_]+)*): ")
 
 
 class BoundedByRequest(gr.Slider):
@@ -62,6 +64,23 @@ class Form:
         """What to put into the components; names this form does not know are left out."""
         return {self.controls[name]: value for name, value in named.items() if name in self.controls}
 
+    @property
+    def openable(self) -> list[Any]:
+        """What is shown and hidden as the form's values ask for it."""
+        return []
+
+    def opened(self, named: Mapping[str, Any]) -> Updates:
+        """Show and hide ``openable`` as these values ask for it."""
+        return {}
+
+    def recalled(self, stored: object) -> Updates:
+        """What an earlier visit left in the browser: untrusted, so only known names and fitting types are taken."""
+        if not isinstance(stored, dict):
+            return NOTHING_CHANGES
+        known = {name: control for name, control in self.controls.items() if name in stored}
+        named = {name: stored[name] for name, control in known.items() if fits(control, stored[name])}
+        return self.updates(named) | self.opened(named)
+
     def places(self) -> list[gr.HTML]:
         return list(dict.fromkeys(self.notes.values()))
 
@@ -77,6 +96,21 @@ class Form:
     def place(self, name: str) -> gr.HTML | None:
         """Where a sentence about ``name`` stands; one about a whole list stands with its first entry."""
         return self.notes.get(name) or self.notes.get(f"{name}.0") or self.notes.get(name.partition(".")[0])
+
+
+def fits(control: Component, value: object) -> bool:
+    """Whether a stored value is of the type that the control holds."""
+    if isinstance(control, gr.Checkbox):
+        return isinstance(value, bool)
+    if isinstance(control, gr.Number | gr.Slider):
+        return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+    if isinstance(control, gr.Dropdown) and control.multiselect:
+        return isinstance(value, list) and len(value) <= MOST_LISTED and all(map(_is_text, value))
+    return _is_text(value)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= MOST_KEPT
 
 
 def hint(text: str, *actions: Markup) -> Markup:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from studio.ui import stage, words
+from studio.ui.drawings import drawing_of
 from studio.ui.markup import NOTHING, Markup, icon, tag
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 Cover = Callable[["Snapshot"], str | None]
 """From a finished job to the address of its thumbnail."""
+
 
 HOUR, DAY = 3600, 86_400
 TIMES = (
@@ -82,7 +84,9 @@ def deleted(snapshot: Snapshot) -> Markup:
 
 
 def _searched(snapshot: Snapshot) -> str:
-    parts = (snapshot.title, *(snapshot.request.get("prompts") or ()), str(snapshot.request.get("model", "")))
+    asked = snapshot.request
+    made_from = [*(asked.get("prompts") or ()), *(asked.get("models") or ()), *(asked.get("adapters") or ())]
+    parts = (snapshot.title, str(asked.get("model", "")), *map(str, made_from))
     return " ".join((*parts, words.STATUS[snapshot.status], snapshot.status, snapshot.reason)).lower()
 
 
@@ -103,9 +107,8 @@ def _card(snapshot: Snapshot, source: str | None, now: float) -> Markup:
     ended = snapshot.finished or snapshot.created
     when = tag("time", words.ago(now - ended), title=time.strftime("%d %B %Y, %H:%M", time.localtime(ended)))
     facts: list[Markup | str] = [when]
-    found = (snapshot.summary or {}).get("candidates") or ()
-    facts += [f"seed {found[0].get('seed')}"] if found else []
-    facts += [words.count(len(found), "candidate")] if len(found) > 1 else []
+    drawing = drawing_of(snapshot.engine)
+    facts += drawing.told(snapshot.summary or {})
     why = tag("p", stage.reason(snapshot), cls="why" if snapshot.status == "failed" else None)
     return tag(
         "li",
@@ -116,7 +119,7 @@ def _card(snapshot: Snapshot, source: str | None, now: float) -> Markup:
         tag(
             "div",
             _action(snapshot, "restore", "Restore"),
-            _action(snapshot, "compare", "Compare") if found else NOTHING,
+            _action(snapshot, "compare", "Compare") if drawing.cover(snapshot.summary or {}) else NOTHING,
             _action(snapshot, "delete", "Delete", icon("delete")),
             cls="group",
         ),
@@ -134,6 +137,7 @@ def _cover(snapshot: Snapshot, source: str | None, name: str) -> Markup:
         cls="cover" if source else "cover is-blank",
         data_act="show",
         data_job=snapshot.id,
+        data_tab=drawing_of(snapshot.engine).tab,
         aria_label=f"Show {name}" if source else f"Show {name}, {state.lower()}",
     )
 
@@ -151,6 +155,7 @@ def _action(snapshot: Snapshot, act: str, title: str, picture: Markup = NOTHING)
         title=title if picture else None,
         data_act=act,
         data_job=snapshot.id,
+        data_tab=drawing_of(snapshot.engine).tab,
         aria_label=f"{title} {stage.heading(snapshot)}",
         aria_pressed="false" if act == "compare" else None,
     )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +13,8 @@ from studio.illusions.request import IllusionRequest
 from studio.illusions.specs import VIEWS
 from studio.requests import defaults
 from studio.ui import adapter_fields
-from studio.ui.form import NOTHING_CHANGES, BoundedByRequest, Form, Updates, Values
-from studio.ui.markup import tag
-from studio.ui.place import place
+from studio.ui.fields import check, choice, group, lines, listed, parts, slider, text
+from studio.ui.form import Form, Updates, Values
 
 if TYPE_CHECKING:
     from studio.policy import Limits
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 MOST_VIEWS = 4
 FEWEST_VIEWS = 2
 SIDES = (64, 128, 256, 512, 768, 1024, 2048)
-MOST_KEPT = 20_000  # characters of a text that a reload brings back
 NEXT_VIEWS = ("identity", "rotate_180", "rotate_90", "rotate_270")
 SCHEDULERS = (("DDIM", "ddim"), ("Euler", "euler"), ("DPM++ 2M", "dpm++2m"))
 REDUCTION_CHOICES = (("Let the views decide", "auto"), *((entry.title, entry.name) for entry in REDUCTIONS))
@@ -49,7 +46,7 @@ class IllusionForm(Form):
         views = opened(named)
         data = {part: _texts(named, part, views) for part in ("prompts", "views")} | {"model": named["model"]}
         data |= {name: named[name] for name in (*PLAIN, *PLAIN_MORE)}
-        data |= {"weights": _weights(named["weights"]), "partners": _prompts(named["partners"])}
+        data |= {"weights": parts(named["weights"]) or None, "partners": lines(named["partners"])}
         data |= {"puzzle": bool(named["puzzle"]), "stop_early": bool(named["stop_early"])}
         data |= adapter_fields.read(named)
         return data | {"negative_prompt": named["negative_prompt"] or "", "size": _pixels(named["size"])}
@@ -60,7 +57,7 @@ class IllusionForm(Form):
         prompts, views = list(full["prompts"]), list(full["views"])
         number = min(MOST_VIEWS, max(1, len(prompts), len(views)))
         named = {name: full[name] for name in (*PLAIN, *PLAIN_MORE, "model", "puzzle", "stop_early")}
-        named |= {"count": number, "size": _side(full["size"]), "weights": _listed(full["weights"])}
+        named |= {"count": number, "size": _side(full["size"]), "weights": listed(full["weights"])}
         named |= {"partners": "\n".join(full["partners"])}
         named |= adapter_fields.written(full)
         for index in range(number):
@@ -88,17 +85,8 @@ class IllusionForm(Form):
         """What is shown and hidden with the rows, or opened to show a field."""
         return [*self.rows, *self.removers, self.adder, self.more]
 
-    @property
-    def saved(self) -> tuple[str, ...]:
-        """The fields that a reload brings back."""
-        return tuple(self.controls)
-
-    def recalled(self, stored: object) -> Updates:
-        """What an earlier visit left in the browser: untrusted, so only known names and fitting types are taken."""
-        if not isinstance(stored, dict):
-            return NOTHING_CHANGES
-        named = {name: value for name, value in stored.items() if name in self.controls and _fits(name, value)}
-        return self.updates(named) | self.opening(opened(named))
+    def opened(self, named: Mapping[str, Any]) -> Updates:
+        return self.opening(opened(named))
 
 
 def opened(named: Mapping[str, Any]) -> int:
@@ -117,8 +105,8 @@ def build(form: IllusionForm, request: IllusionRequest, limits: Limits) -> None:
             form.dice = gr.Button("Roll", elem_classes="dice", elem_id="dice")
         form.note("seed")
     with gr.Row(elem_classes="sliders"):
-        _slider(form, "candidates", "Candidates", 1, limits.max_candidates, request.candidates)
-        _slider(form, "steps", "Steps", 1, limits.max_steps, request.steps)
+        slider(form, "candidates", "Candidates", 1, limits.max_candidates, request.candidates)
+        slider(form, "steps", "Steps", 1, limits.max_steps, request.steps)
     with gr.Accordion("More", open=False, elem_classes="fold", elem_id="more") as form.more:
         _more(form, request, limits)
 
@@ -159,19 +147,11 @@ def _view(form: IllusionForm, index: int, request: IllusionRequest, number: int)
     return row, remove
 
 
-@contextmanager
-def _group(title: str) -> Iterator[None]:
-    """Some fields under a heading of their own."""
-    with gr.Column(elem_classes="more-group"):
-        place(tag("h4", title))
-        yield
-
-
 def _more(form: IllusionForm, request: IllusionRequest, limits: Limits) -> None:
-    with _group("Prompts"):
-        _text(form, "negative_prompt", "What no view should show", request.negative_prompt, "The negative prompt.")
+    with group("Prompts"):
+        text(form, "negative_prompt", "What no view should show", request.negative_prompt, "The negative prompt.")
         help_text = "The CFG scale; 1 leaves the model to itself, too much burns the colours."
-        _slider(
+        slider(
             form,
             "guidance_scale",
             "How strongly the prompts are followed",
@@ -181,32 +161,32 @@ def _more(form: IllusionForm, request: IllusionRequest, limits: Limits) -> None:
             help_text,
             step=0.5,
         )
-    with _group("Joining the views"):
+    with group("Joining the views"):
         help_text = "The mean suits turned views."
-        _choice(form, "reduction", "How views are joined", REDUCTION_CHOICES, request.reduction, help_text)
+        choice(form, "reduction", "How views are joined", REDUCTION_CHOICES, request.reduction, help_text)
         help_text = "One number per view, such as 1, 2; left empty they are measured, or equal."
-        _text(form, "weights", "How much each view counts", _listed(request.weights), help_text)
+        text(form, "weights", "How much each view counts", listed(request.weights), help_text)
         help_text = "Codes where the model's carry the views, else pictures, which is slower."
-        _choice(form, "space", "Where views act", SPACES, request.space, help_text)
-    with _group("Search"):
+        choice(form, "space", "Where views act", SPACES, request.space, help_text)
+    with group("Search"):
         help_text = "One prompt a line, each tried for the last view with every seed: what goes well with the others?"
-        _text(form, "partners", "Partners to try", "\n".join(request.partners), help_text, lines=2)
+        text(form, "partners", "Partners to try", "\n".join(request.partners), help_text, lines=2)
         help_text = "Candidates that read far worse than the best, two fifths of the way, are left unfinished."
-        _check(form, "stop_early", "Stop hopeless candidates early", request.stop_early, help_text)
+        check(form, "stop_early", "Stop hopeless candidates early", request.stop_early, help_text)
         help_text = "A built-in CLIP model, or a folder of one; its numbers compare only with its own."
-        _text(form, "scorer", "What reads the pictures", request.scorer, help_text)
-    with _group("Adapters"):
+        text(form, "scorer", "What reads the pictures", request.scorer, help_text)
+    with group("Adapters"):
         adapter_fields.build(form, request)
-    with _group("Sampling"):
-        _choice(form, "scheduler", "Sampler", SCHEDULERS, request.scheduler, "What takes the steps.")
+    with group("Sampling"):
+        choice(form, "scheduler", "Sampler", SCHEDULERS, request.scheduler, "What takes the steps.")
         _size(form, request, limits)
-    with _group("Output"):
+    with group("Output"):
         help_text = "2 draws the picture over at twice the size."
-        _slider(form, "upscale", "Times as large", 1, 2, request.upscale, help_text)
+        slider(form, "upscale", "Times as large", 1, 2, request.upscale, help_text)
         strength, help_text = request.upscale_strength, "A share of the steps."
-        _slider(form, "upscale_strength", "Drawn anew when larger", 0.1, 0.9, strength, help_text, step=0.1)
+        slider(form, "upscale_strength", "Drawn anew when larger", 0.1, 0.9, strength, help_text, step=0.1)
         help_text = "Sheets of the best candidate to print and cut, for jigsaws and other views that move pieces."
-        _check(form, "puzzle", "Also make a puzzle", request.puzzle, help_text)
+        check(form, "puzzle", "Also make a puzzle", request.puzzle, help_text)
 
 
 def _size(form: IllusionForm, request: IllusionRequest, limits: Limits) -> None:
@@ -224,45 +204,6 @@ def _size(form: IllusionForm, request: IllusionRequest, limits: Limits) -> None:
         form.note("size")
 
 
-def _check(form: Form, name: str, label: str, value: bool, info: str) -> None:
-    with gr.Column(elem_classes="field"):
-        form.add(name, gr.Checkbox(value, label=label, info=info))
-        form.note(name)
-
-
-def _text(form: Form, name: str, label: str, value: str, info: str, lines: int = 1) -> None:
-    with gr.Column(elem_classes="field"):
-        form.add(name, gr.Textbox(value, label=label, info=info, lines=lines))
-        form.note(name)
-
-
-def _slider(
-    form: Form,
-    name: str,
-    label: str,
-    least: float,
-    most: float,
-    value: float,
-    info: str | None = None,
-    *,
-    step: float = 1,
-) -> None:
-    with gr.Column(elem_classes="field"):
-        form.add(
-            name,
-            BoundedByRequest(
-                least, max(most, least + step), value=value, step=step, label=label, info=info, buttons=[]
-            ),
-        )
-        form.note(name)
-
-
-def _choice(form: Form, name: str, label: str, choices: Sequence[tuple[str, str]], value: str, info: str) -> None:
-    with gr.Column(elem_classes="field"):
-        form.add(name, gr.Dropdown(list(choices), value=value, label=label, info=info))
-        form.note(name)
-
-
 def _texts(named: Mapping[str, Any], part: str, number: int) -> list[str]:
     return [named[f"{part}.{index}"] or "" for index in range(number)]
 
@@ -275,25 +216,3 @@ def _pixels(side: Any) -> Any:
     """The size that a person wrote; what is no number is left as it is, to be refused with a sentence."""
     text = str(side or "").strip()
     return int(text) if text.isdecimal() and len(text) < 10 else text or None
-
-
-def _weights(text: Any) -> Any:
-    """The numbers that a person wrote, None where nothing stands; what is no number is refused with a sentence."""
-    return [part.strip() for part in str(text or "").replace(";", ",").split(",") if part.strip()] or None
-
-
-def _prompts(text: Any) -> list[str]:
-    """The prompts that a person wrote, one a line."""
-    return [line.strip() for line in str(text or "").splitlines() if line.strip()]
-
-
-def _listed(weights: Sequence[float] | None) -> str:
-    return ", ".join(map(str, weights or ()))
-
-
-def _fits(name: str, value: object) -> bool:
-    if name in ("puzzle", "stop_early", "adapter_study"):
-        return isinstance(value, bool)
-    if name in ("seed", "candidates", "steps", "guidance_scale", "count", "upscale", "upscale_strength"):
-        return value is None or isinstance(value, int | float)
-    return isinstance(value, str) and len(value) <= MOST_KEPT

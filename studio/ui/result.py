@@ -1,14 +1,20 @@
-"""The result column of a finished job: its candidates, what was measured, and what can be done with them."""
+"""The result column of an illusion: its views as they form, its candidates, what was measured, what can be done."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from studio.illusions.specs import VIEWS
 from studio.ui import words
 from studio.ui.markup import NOTHING, Markup, icon, joined, tag
-from studio.ui.stage import Titles, figure
+from studio.ui.stage import figure, preview
+
+if TYPE_CHECKING:
+    from studio.jobs import Snapshot
+
+TITLES: Mapping[str, str] = {entry.name: entry.title for entry in VIEWS}
 
 Link = Callable[[str, int | None], str]
 """From a file's name, and a width in pixels for a thumbnail, to its address."""
@@ -16,13 +22,16 @@ Link = Callable[[str, int | None], str]
 
 @dataclass(frozen=True)
 class Result:
-    """A finished illusion as its folder holds it. ``key`` names it to the page: a job id, or example:<slug>."""
+    """A finished job as its folder holds it. ``key`` names it to the page: a job id, or example:<slug>."""
 
     key: str
     request: Mapping[str, Any]
     summary: Mapping[str, Any]
     link: Link
     example: bool = False
+    engine: str = "illusion"
+    title: str = ""
+    folder: str = ""
 
     @property
     def candidates(self) -> Sequence[Mapping[str, Any]]:
@@ -75,9 +84,23 @@ PUZZLES = (
 )
 
 
-def of(result: Result, titles: Titles) -> Markup:
+def forming(snapshot: Snapshot) -> Markup:
+    """Every view as it forms, each under its own prompt; empty frames keep the place until the first preview."""
+    request = snapshot.request
+    specs: Sequence[str] = request.get("views") or ()
+    prompts: Sequence[str] = snapshot.labels or request.get("prompts") or ()
+    previews = [*snapshot.previews, *[""] * (len(prompts) - len(snapshot.previews))]
+    figures = [
+        figure(prompt, words.view_title(spec, TITLES), preview(source, prompt))
+        for prompt, spec, source in zip(prompts, [*specs, *[""] * (len(prompts) - len(specs))], previews, strict=False)
+    ]
+    motion = figure("In motion", "drawn last", tag("div", cls="frame"), cls="view is-motion")
+    return tag("div", *figures, motion, cls=f"views n-{len(figures)}")
+
+
+def of(result: Result) -> Markup:
     """The whole result column; candidates but the first are there, hidden, so that walking through them is instant."""
-    candidates = [_candidate(result, index, titles) for index in range(len(result.candidates))]
+    candidates = [_candidate(result, index) for index in range(len(result.candidates))]
     return tag(
         "article",
         tag("h2", words.title(result.prompts)),
@@ -85,8 +108,8 @@ def of(result: Result, titles: Titles) -> Markup:
         tag("p", facts(result), cls="stage-line"),
         *candidates,
         _strip(result),
-        *[_readings(result, index, titles) for index in range(len(result.candidates))],
-        _remarks(result),
+        *[_readings(result, index) for index in range(len(result.candidates))],
+        remarks(result),
         cls="stage",
         data_state="done",
         data_job=result.key,
@@ -103,11 +126,24 @@ def facts(result: Result) -> str:
     return " · ".join(parts)
 
 
-def _candidate(result: Result, index: int, titles: Titles) -> Markup:
+def cover(summary: Mapping[str, Any]) -> str | None:
+    """The file that stands for a result in lists: its best candidate."""
+    found = summary.get("candidates") or ()
+    return found[0]["image"] if found else None
+
+
+def told(summary: Mapping[str, Any]) -> list[str]:
+    """What a list says of a result."""
+    found = summary.get("candidates") or ()
+    counted = [words.count(len(found), "candidate")] if len(found) > 1 else []
+    return [f"seed {found[0].get('seed')}", *counted] if found else []
+
+
+def _candidate(result: Result, index: int) -> Markup:
     candidate = result.candidates[index]
     return tag(
         "section",
-        _pictures(result, candidate, titles, eager=index == 0),
+        _pictures(result, candidate, eager=index == 0),
         tag("div", _chips(result, candidate), _actions(result, candidate, index), cls="under"),
         cls="candidate",
         data_candidate=index,
@@ -116,12 +152,12 @@ def _candidate(result: Result, index: int, titles: Titles) -> Markup:
     )
 
 
-def _pictures(result: Result, candidate: Mapping[str, Any], titles: Titles, *, eager: bool) -> Markup:
+def _pictures(result: Result, candidate: Mapping[str, Any], *, eager: bool) -> Markup:
     loading = "eager" if eager else "lazy"
     figures = [
         figure(
             prompt,
-            words.view_title(spec, titles),
+            words.view_title(spec, TITLES),
             tag("div", tag("img", src=result.link(name, None), alt=prompt, loading=loading), cls="frame"),
         )
         for prompt, spec, name in zip(result.prompts, result.views, candidate.get("views") or (), strict=False)
@@ -147,7 +183,7 @@ def _chips(result: Result, candidate: Mapping[str, Any]) -> Markup:
     scorer = result.summary.get("scorer")
     chance = 1 / max(1, len(result.prompts))
     chips = [
-        _chip(measure.title, f"{candidate[measure.name]:.2f}", measure.help.format(chance=chance), scorer)
+        chip(measure.title, f"{candidate[measure.name]:.2f}", measure.help.format(chance=chance), scorer)
         for measure in MEASURES
         if isinstance(candidate.get(measure.name), int | float)
     ]
@@ -155,7 +191,7 @@ def _chips(result: Result, candidate: Mapping[str, Any]) -> Markup:
     return tag("div", *chips, seed, cls="chips")
 
 
-def _chip(title: str, value: str, help_text: str, scorer: object) -> Markup:
+def chip(title: str, value: str, help_text: str, scorer: object) -> Markup:
     measured = f" Measured by {scorer}." if scorer else ""
     tip = tag("span", help_text + measured, cls="tip", role="tooltip")
     return tag("span", f"{title} ", tag("b", value), tip, cls="chip", tabindex=0)
@@ -203,7 +239,7 @@ def _file_name(result: Result, candidate: Mapping[str, Any], name: str, file: st
     return f"{stem or 'illusion'}-seed{candidate.get('seed', 0)}{kind}.{suffix}"
 
 
-def _readings(result: Result, index: int, titles: Titles) -> Markup:
+def _readings(result: Result, index: int) -> Markup:
     """What the scorer reads in every view: one row a view, one column a prompt, its own prompt on the diagonal."""
     rows = result.candidates[index].get("similarities")
     if not rows:
@@ -212,7 +248,7 @@ def _readings(result: Result, index: int, titles: Titles) -> Markup:
     body = [
         tag(
             "tr",
-            tag("th", words.view_title(spec, titles), scope="row"),
+            tag("th", words.view_title(spec, TITLES), scope="row"),
             *[tag("td", f"{value:.2f}", cls="own" if x == y else None) for x, value in enumerate(row)],
         )
         for y, (spec, row) in enumerate(zip(result.views, rows, strict=False))
@@ -254,7 +290,7 @@ def _strip(result: Result) -> Markup:
     return joined(title, tag("div", *thumbs, cls="strip", role="radiogroup", aria_label="Candidates, best first"))
 
 
-def _remarks(result: Result) -> Markup:
+def remarks(result: Result) -> Markup:
     """What was noticed on the way, folded: figures for those who want them, and which known failure was found."""
     notes = result.summary.get("notes") or ()
     if not notes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from studio.ui import words
@@ -11,16 +10,12 @@ from studio.ui.markup import NOTHING, Markup, icon, joined, tag
 if TYPE_CHECKING:
     from studio.jobs import Snapshot
 
-Titles = Mapping[str, str]
+NAMED_BY_PROMPTS = frozenset({"illusion"})  # engines whose jobs are called what their pictures show
 
 
-def empty() -> Markup:
+def empty(title: str, line: str) -> Markup:
     """What stands in the result column before anything was made."""
-    return _article(
-        "empty",
-        tag("h2", "Your illusion appears here"),
-        tag("p", "Choose a preset or write one prompt per view, then press Generate.", cls="stage-line"),
-    )
+    return _article("empty", tag("h2", title), tag("p", line, cls="stage-line"))
 
 
 def opening(views: int) -> Markup:
@@ -38,17 +33,20 @@ def opening(views: int) -> Markup:
     )
 
 
-def of(snapshot: Snapshot, titles: Titles) -> Markup:
-    """The result column of a job that has no result: waiting, running, or ended early."""
+def of(snapshot: Snapshot, body: Markup, *actions: Markup) -> Markup:
+    """The result column of a job that has no result: waiting, running, or ended early.
+
+    ``body`` is what forms under the progress line; ``actions`` are what else can be done after an early end.
+    """
     if snapshot.status == "queued":
-        return _waiting(snapshot, titles)
+        return _waiting(snapshot, body)
     if snapshot.status == "running":
-        return _running(snapshot, titles)
-    return _ended(snapshot, titles)
+        return _running(snapshot, body)
+    return _ended(snapshot, body, actions)
 
 
 def heading(snapshot: Snapshot) -> str:
-    prompts = snapshot.request.get("prompts") or ()
+    prompts = snapshot.request.get("prompts") or () if snapshot.engine in NAMED_BY_PROMPTS else ()
     return words.title(prompts) or snapshot.title
 
 
@@ -65,7 +63,7 @@ def reason(snapshot: Snapshot) -> str:
     return snapshot.reason or "It ended without a result; its settings are kept."
 
 
-def _waiting(snapshot: Snapshot, titles: Titles) -> Markup:
+def _waiting(snapshot: Snapshot, body: Markup) -> Markup:
     before = snapshot.position - 1
     line = f"Waiting for {words.count(before, 'job')} in line before it" if before > 0 else "Starting"
     return _article(
@@ -73,12 +71,12 @@ def _waiting(snapshot: Snapshot, titles: Titles) -> Markup:
         tag("h2", heading(snapshot)),
         _bar(snapshot),
         tag("p", line, cls="stage-line"),
-        _views(snapshot, titles),
+        body,
         job=snapshot.id,
     )
 
 
-def _running(snapshot: Snapshot, titles: Titles) -> Markup:
+def _running(snapshot: Snapshot, body: Markup) -> Markup:
     parts = [words.time_left(snapshot.step, snapshot.total, snapshot.eta)]
     if snapshot.evaluations:
         parts.append(words.count(snapshot.evaluations, "evaluation"))
@@ -89,24 +87,21 @@ def _running(snapshot: Snapshot, titles: Titles) -> Markup:
         tag("h2", heading(snapshot)),
         _bar(snapshot),
         tag("p", " · ".join(parts), cls="stage-line"),
-        _views(snapshot, titles),
+        body,
         job=snapshot.id,
     )
 
 
-def _ended(snapshot: Snapshot, titles: Titles) -> Markup:
+def _ended(snapshot: Snapshot, body: Markup, actions: tuple[Markup, ...]) -> Markup:
     stopped = snapshot.status == "cancelled"
+    restore = tag("button", icon("restore"), "Restore settings", type="button", cls="btn", data_act="restore")
     return _article(
         snapshot.status,
         tag("h2", heading(snapshot)),
         tag("div", cls="bar is-done", aria_hidden="true"),
         tag("p", reason(snapshot), cls="stage-line" if stopped else "stage-line is-error"),
-        _views(snapshot, titles),
-        tag(
-            "div",
-            tag("button", icon("restore"), "Restore settings", type="button", cls="btn", data_act="restore"),
-            cls="actions",
-        ),
+        body,
+        tag("div", *actions, restore, cls="actions"),
         job=snapshot.id,
     )
 
@@ -126,22 +121,9 @@ def _bar(snapshot: Snapshot) -> Markup:
     )
 
 
-def _views(snapshot: Snapshot, titles: Titles) -> Markup:
-    """Every view as it forms, each under its own prompt; empty frames keep the place until the first preview."""
-    request = snapshot.request
-    specs: Sequence[str] = request.get("views") or ()
-    prompts: Sequence[str] = snapshot.labels or request.get("prompts") or ()
-    previews = [*snapshot.previews, *[""] * (len(prompts) - len(snapshot.previews))]
-    figures = [
-        figure(prompt, words.view_title(spec, titles), _preview(source, prompt))
-        for prompt, spec, source in zip(prompts, [*specs, *[""] * (len(prompts) - len(specs))], previews, strict=False)
-    ]
-    motion = figure("In motion", "drawn last", tag("div", cls="frame"), cls="view is-motion")
-    return tag("div", *figures, motion, cls=f"views n-{len(figures)}")
-
-
-def _preview(source: str, prompt: str) -> Markup:
-    picture = tag("img", src=source, alt=f"Preview of {prompt}", decoding="sync") if source else NOTHING
+def preview(source: str, name: str) -> Markup:
+    """A picture as it forms; an empty frame keeps its place until then."""
+    picture = tag("img", src=source, alt=f"Preview of {name}", decoding="sync") if source else NOTHING
     return tag("div", picture, cls="frame")
 
 

@@ -1,0 +1,69 @@
+"""How the jobs of each engine look: one line of a table for the stage, the history, the comparison and the files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from studio.ui import compare, merge_result, merge_stage, result, search_result, strip_result
+from studio.ui.markup import Markup
+
+if TYPE_CHECKING:
+    from studio.jobs import Snapshot
+
+Summary = Mapping[str, Any]
+
+
+def _nothing(given: object) -> None:
+    return None
+
+
+def _no_actions(snapshot: Snapshot) -> Sequence[Markup]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One engine's jobs on the page, made on ``tab``.
+
+    ``forming`` draws one that waits, runs or ended early, ``actions`` what can be done after an early end, ``result`` a
+    finished one; ``cover`` names the file that stands for it in lists (None where it made no picture), ``told`` what
+    lists say of it, and ``side`` is its part in a comparison.
+    """
+
+    engine: str
+    tab: str
+    forming: Callable[[Snapshot], Markup]
+    result: Callable[[result.Result], Markup]
+    told: Callable[[Summary], Sequence[str]]
+    cover: Callable[[Summary], str | None] = _nothing
+    side: Callable[[result.Result], compare.Side | None] = _nothing
+    actions: Callable[[Snapshot], Sequence[Markup]] = _no_actions
+
+
+DRAWINGS: Mapping[str, Drawing] = {
+    drawing.engine: drawing
+    for drawing in (
+        Drawing("illusion", "illusions", result.forming, result.of, result.told, result.cover, compare.side),
+        Drawing("merge", "merge", merge_stage.sources, merge_result.of, merge_result.told, actions=merge_stage.actions),
+        Drawing(
+            "merge-strip", "merge", merge_stage.forming, strip_result.of, strip_result.told, strip_result.cover,
+            strip_result.side,
+        ),
+        Drawing(
+            "merge-search", "merge", merge_stage.forming, search_result.of, search_result.told, search_result.cover,
+            search_result.side,
+        ),
+    )
+}  # fmt: skip
+
+
+def drawing_of(engine: str) -> Drawing:
+    """The engine's line; what an older or newer studio made under another name is drawn as an illusion."""
+    return DRAWINGS.get(engine, DRAWINGS["illusion"])
+
+
+def made_on(tab: str) -> tuple[str, ...]:
+    """The engines whose jobs are made on a tab."""
+    return tuple(drawing.engine for drawing in DRAWINGS.values() if drawing.tab == tab)
