@@ -74,7 +74,7 @@ class Runner:
     ) -> str:
         """Queue ``work`` and return the job's id. Raises QueueFullError when too many wait already."""
         if not runs.ENGINE_NAME.fullmatch(engine):
-            raise RequestError("engine: a name has small letters, digits and underscores only.", field="engine")
+            raise RequestError("engine: a name has small letters, digits, _ and - only.", field="engine")
         run_id, created = secrets.token_hex(8), time.time()
         snapshot = Snapshot(
             id=run_id,
