@@ -28,6 +28,7 @@ from studio.settings import Settings
 from studio.snapshots import Lane, Snapshot
 
 if TYPE_CHECKING:
+    from studio.merging.outlook import Outlook
     from studio.models.store import ModelStore
 
 OWNER = re.compile(r"[A-Za-z0-9_-]{16,64}")
@@ -208,6 +209,11 @@ class Workbench:
         rate = self._seconds_per_evaluation(engine, request)
         return Estimate(evaluations, None if rate is None else evaluations * rate)
 
+    def outlook(self, data: dict[str, Any]) -> Outlook:
+        """What a merge would be, from headers alone. Raises what its job would, with the field at fault."""
+        request = self.request("merge", data)
+        return _imported("studio.merging.outlook:outlook")(request, self.settings.assets, self.settings.models_dir)
+
     def restore(self, path: Path) -> dict[str, Any]:
         """The recipe of a PNG as {"engine", "request", "seed"}; the request has the seed of just this picture."""
         policy.check_upload(path, self.limits)
@@ -217,6 +223,17 @@ class Workbench:
         data = recipe["request"] if seed is None else {**recipe["request"], "seed": seed}
         request = requests.parse(entry.request_class(), data).model_dump(mode="json")
         return {"engine": entry.name, "request": request, "seed": request.get("seed")}
+
+    def restore_merge(self, path: Path, *, uploaded: bool = False) -> dict[str, Any]:
+        """The recipe of a merged file or folder as {"engine", "request"}; its request asks to verify the sources.
+
+        Of an ``uploaded`` file only the header is looked at, and only that need be there.
+        """
+        from studio.merging import recipe
+
+        found = recipe.read_upload(path) if uploaded else recipe.read(path)
+        request = requests.parse(engine_named("merge").request_class(), found["request"])
+        return {"engine": "merge", "request": request.model_dump(mode="json")}
 
     def memory(self) -> str:
         """What loaded models fill, such as "1.2 GB of 8.0 GB"; nothing before the first model was loaded."""
@@ -268,7 +285,8 @@ class Workbench:
         rates = []
         for snapshot in self.jobs.finished(engine):
             summary = snapshot.summary or {}
-            if snapshot.request.get("model") == model and summary.get("evaluations") and summary.get("seconds"):
+            drawn_with = snapshot.request.get("model", summary.get("model"))
+            if drawn_with == model and summary.get("evaluations") and summary.get("seconds"):
                 rates.append(summary["seconds"] / summary["evaluations"])
             if len(rates) == RATES_SEEN:
                 break

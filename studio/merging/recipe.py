@@ -94,8 +94,28 @@ def read(path: Path) -> dict[str, Any]:
         else:
             text = files.read_header_and_notes(path)[1].get(KEY, "")
     except (OSError, ModelError) as error:
-        reason = str(error) if isinstance(error, ModelError) else "there is no such file, or it cannot be read."
-        raise RecipeError(f"{path.name} has no recipe that can be read: {reason}") from None
+        raise _unreadable(path, error) from None
+    return _parsed(path, text)
+
+
+def read_upload(path: Path) -> dict[str, Any]:
+    """``read`` for what a browser sent: a file of which maybe only the header came, or a merged folder's merge.json."""
+    try:
+        if path.suffix == ".json":
+            text = path.read_text(encoding="utf-8") if path.stat().st_size <= MAX_RECIPE else ""
+        else:
+            text = files.read_notes(path).get(KEY, "")
+    except (OSError, ValueError, ModelError) as error:
+        raise _unreadable(path, error) from None
+    return _parsed(path, text)
+
+
+def _unreadable(path: Path, error: Exception) -> RecipeError:
+    reason = str(error) if isinstance(error, ModelError) else "there is no such file, or it cannot be read."
+    return RecipeError(f"{path.name} has no recipe that can be read: {reason}")
+
+
+def _parsed(path: Path, text: str) -> dict[str, Any]:
     if not text or len(text) > MAX_RECIPE:
         raise RecipeError(f"{path.name} holds no recipe of this studio: it was merged elsewhere, or not at all.")
     try:

@@ -83,6 +83,20 @@ def read_header_and_notes(path: Path) -> tuple[Header, dict[str, str]]:
     return header, notes
 
 
+def read_notes(path: Path) -> dict[str, str]:
+    """The notes in a safetensors file of which nothing but the header need be there; ModelFileError without one."""
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = int.from_bytes(start, "little")
+        if len(start) < 8 or length > HEADER_LIMIT:
+            raise ModelFileError(f"{path.name} is no safetensors file.", field="model")
+        try:
+            notes = json.loads(file.read(length)).get("__metadata__") or {}
+            return {str(key): str(value) for key, value in notes.items()}
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise ModelFileError(f"{path.name} has no readable safetensors header.", field="model") from error
+
+
 def check_pipeline(folder: Path) -> str:
     """Check a diffusers text-to-image folder file by file; returns its pipeline class name."""
     index = read_index(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,13 +12,16 @@ import gradio as gr
 
 from studio.illusions.request import IllusionRequest
 from studio.requests import parse
-from studio.ui import api, events, guard, live, theme
+from studio.ui import api, events, guard, live, merge_events, theme
 from studio.ui.desk import ENGINE, Desk
 from studio.ui.examples import Examples
 from studio.ui.files import Files
+from studio.ui.form import Form
 from studio.ui.illusion_form import IllusionForm
+from studio.ui.keeping import keep
 from studio.ui.live import QUIET, STORAGE_SECRET, Live
 from studio.ui.markup import MARK, NOTHING, Markup, icon, joined, tag
+from studio.ui.merge_form import MergeForm
 from studio.ui.place import place, pressable
 from studio.ui.tabs import guidance, history, illusion, merge, score, train
 
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     from studio.workbench import Workbench
 
 TABS = ("merge", "train", "illusions", "guidance", "score", "history")
-FIRST_TAB = "illusions"
+FIRST_TAB = illusion.TAB
 SHOW_TAB_IN_ADDRESS = """() => {
   const chosen = document.querySelector("#tabs [role=tab][aria-selected=true]");
   const address = new URL(location.href);
@@ -60,6 +64,8 @@ class TopBar:
 class Drawn:
     """What the tabs hold that events speak to."""
 
+    merge: merge.MergeTab
+    merge_tab: gr.Tab
     illusion: illusion.IllusionTab
     history: history.HistoryTab
     history_tab: gr.Tab
@@ -70,20 +76,23 @@ def build(workbench: Workbench) -> Page:
     presets = workbench.presets(ENGINE)
     found = Examples(workbench.settings.assets / "examples" / ENGINE, {p.slug: p.request for p in presets})
     desk = Desk(workbench, found, Files(workbench, found))
-    form = IllusionForm()
+    form, merging = IllusionForm(), MergeForm()
     request = _first_request(desk)
     with Page(desk.files) as page:
         me = gr.BrowserState({}, storage_key="duckrabbit.me", secret=STORAGE_SECRET)
-        kept = gr.BrowserState({}, storage_key="duckrabbit.illusion", secret=STORAGE_SECRET)
-        key, seen, timer = gr.State(""), gr.State({}), gr.Timer(live.POLL, active=False)
+        kept = {name: _kept(name) for name in ("illusion", "merge")}
+        seen, timer = gr.State({}), gr.Timer(live.POLL, active=False)
         bar = _top_bar(desk, form, request)
         said = place(live.spoken(""), elem_id="said", elem_classes="unseen")
         with gr.Tabs(selected=FIRST_TAB, overflow_behavior="wrap", elem_id="tabs") as tabs:
-            drawn = _tabs(desk, form, request)
-        stage, queue, stop = drawn.illusion.stage, drawn.history.queue, drawn.illusion.stop
-        shown = Live(me, key, seen, timer, stage, said, bar.pill, queue, stop)
-        handlers = events.Illusions(desk, drawn.illusion, shown)
-        _wire(page, handlers, drawn, tabs, kept)
+            drawn = _tabs(desk, form, merging, request)
+        stages = (
+            _stage(illusion.TAB, drawn.illusion.stage, drawn.illusion.stop, form),
+            _stage(merge.TAB, drawn.merge.stage, drawn.merge.stop, merging),
+        )
+        shown = Live(me, seen, timer, said, bar.pill, drawn.history.queue, stages)
+        makers = (events.Illusions(desk, drawn.illusion, shown), merge_events.Merges(desk, drawn.merge, shown))
+        _wire(page, makers, drawn, tabs, kept)
         chip = partial(model_chip, workbench)
         for known in (page.load, bar.model.change, said.change):
             known(chip, bar.model, bar.chip, **QUIET)
@@ -155,18 +164,27 @@ def _top_bar(desk: Desk, form: IllusionForm, request: IllusionRequest) -> TopBar
             form.note("model")
         pill = pressable(elem_id="pill")
         toggle = {"type": "button", "cls": "btn is-quiet", "data_look": True, "aria_label": "Light or dark"}
-        veil = tag("div", "Drop the picture to restore its settings", id="drop-veil")
+        veil = tag("div", "Drop the file to restore its settings", id="drop-veil")
         place(joined(tag("button", icon("look"), **toggle), veil), elem_id="look")
     form.add("model", model)
     return TopBar(model, chip, pill)
 
 
-def _tabs(desk: Desk, form: IllusionForm, request: IllusionRequest) -> Drawn:
-    with gr.Tab("Merge", id="merge"):
-        merge.draw()
+def _kept(name: str) -> gr.BrowserState:
+    """What the browser keeps of a tab's form."""
+    return gr.BrowserState({}, storage_key=f"duckrabbit.{name}", secret=STORAGE_SECRET)
+
+
+def _stage(tab: str, place: gr.HTML, stop: gr.Button, form: Form) -> live.Stage:
+    return live.Stage(tab, gr.State(""), gr.State({}), place, stop, form)
+
+
+def _tabs(desk: Desk, form: IllusionForm, merging: MergeForm, request: IllusionRequest) -> Drawn:
+    with gr.Tab("Merge", id=merge.TAB) as merge_tab:
+        merged = merge.draw(desk, merging)
     with gr.Tab("Train", id="train"):
         train.draw()
-    with gr.Tab("Illusions", id="illusions"):
+    with gr.Tab("Illusions", id=illusion.TAB):
         drawn = illusion.draw(desk, form, request, desk.workbench.limits)
     with gr.Tab("Guidance", id="guidance"):
         guidance.draw()
@@ -174,24 +192,39 @@ def _tabs(desk: Desk, form: IllusionForm, request: IllusionRequest) -> Drawn:
         score.draw()
     with gr.Tab("History", id="history") as tab:
         listed = history.draw()
-    return Drawn(drawn, listed, tab)
+    return Drawn(merged, merge_tab, drawn, listed, tab)
 
 
-def _wire(page: Page, handlers: events.Illusions, drawn: Drawn, tabs: gr.Tabs, kept: gr.BrowserState) -> None:
+def _wire(
+    page: Page,
+    makers: tuple[events.Illusions, merge_events.Merges],
+    drawn: Drawn,
+    tabs: gr.Tabs,
+    kept: Mapping[str, gr.BrowserState],
+) -> None:
     """Everything that is not one tab's own: opening, following, stopping, the history's buttons, the address."""
-    desk, shown, form = handlers.desk, handlers.live, handlers.form
+    illusions, merges = makers
+    desk, shown = illusions.desk, illusions.live
     page.load(partial(live.attach, desk, shown), shown.me, shown.outputs, **QUIET)
-    page.load(form.recalled, kept, [*form.controls.values(), *form.openable], **QUIET)
-    events.wire(handlers)
-    events.remember(handlers, kept)
-    following = [shown.me, shown.key, shown.seen]
-    shown.timer.tick(partial(live.tick, desk, shown), following, shown.pulled, trigger_mode="once", **QUIET)
-    news = [shown.me, shown.key, shown.said]
-    after = [shown.timer, shown.stop, *form.places()]
-    shown.said.change(partial(live.settle, desk, shown, form), news, after, trigger_mode="always_last", **QUIET)
-    shown.stop.click(partial(live.stop, desk, shown), [shown.me, shown.key], shown.outputs, **QUIET)
-    history.wire(drawn.history, handlers, drawn.history_tab)
+    keep(page, illusions.form, kept["illusion"])
+    keep(page, merges.form, kept["merge"])
+    events.wire(illusions)
+    merge_events.wire(merges, page, drawn.merge_tab)
+    shown.timer.tick(partial(live.tick, desk, shown), shown.followed, shown.pulled, trigger_mode="once", **QUIET)
+    news = [shown.me, shown.said, *shown.keys]
+    after = [shown.timer, *(part for stage in shown.stages for part in (stage.stop, *stage.form.places()))]
+    shown.said.change(partial(live.settle, desk, shown), news, after, trigger_mode="always_last", **QUIET)
+    for stage in shown.stages:
+        stage.stop.click(_stopping(desk, shown, stage.tab), [shown.me, *shown.keys], shown.outputs, **QUIET)
+    history.wire(drawn.history, desk, shown, makers, drawn.history_tab)
     tabs.select(None, None, None, js=SHOW_TAB_IN_ADDRESS, **QUIET)
+
+
+def _stopping(desk: Desk, shown: Live, tab: str) -> Any:
+    def stop(me: object, *keys: str) -> Any:
+        return live.stop(desk, shown, me, keys, tab=tab)
+
+    return stop
 
 
 def model_chip(workbench: Workbench, name: str) -> Markup:

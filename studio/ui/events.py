@@ -15,10 +15,11 @@ from studio.ui.form import Updates, Values, problems
 from studio.ui.live import QUIET, Live
 from studio.ui.markup import Markup, tag
 from studio.ui.place import pressed
-from studio.ui.tabs.illusion import IllusionTab, word_list
+from studio.ui.tabs.illusion import TAB, IllusionTab, word_list
 from studio.workbench import new_owner
 
 SEEDS = 2**32
+MADE_ELSEWHERE = "This picture was made on the Merge tab; open that tab and drop it there."
 
 
 class Illusions:
@@ -26,6 +27,7 @@ class Illusions:
 
     def __init__(self, desk: Desk, tab: IllusionTab, shown: Live) -> None:
         self.desk, self.tab, self.form, self.live = desk, tab, tab.form, shown
+        self.stage = shown.on(TAB)
 
     def generate(self, values: Values) -> Updates:
         return self._submit(self.form.request(values), values)
@@ -51,7 +53,7 @@ class Illusions:
         act = data.get("act")
         if act == "preset":
             return self._preset(data.get("slug", ""), values)
-        owner, key = live.owner_of(values[self.live.me]), values[self.live.key] or ""
+        owner, key = live.owner_of(values[self.live.me]), values[self.stage.key] or ""
         request = self.desk.request(key, owner, _index(data.get("candidate")))
         if request is None:
             return {self.tab.cost: gr.skip()}
@@ -69,10 +71,13 @@ class Illusions:
             recipe = self.desk.workbench.restore(Path(path))
         except StudioError as error:
             return self._problem(StudioError(str(error), field="picture"), {})
+        if recipe["engine"] != ENGINE:
+            return self._problem(StudioError(MADE_ELSEWHERE, field="picture"), {})
         request = recipe["request"]
         return self.restored(request, f"Settings and seed {request['seed']} restored from {Path(path).name}")
 
-    def restored(self, request: Mapping[str, Any], said: str) -> Updates:
+    def restored(self, request: Mapping[str, Any], said: str, engine: str = ENGINE) -> Updates:
+        """A result's settings in the form."""
         note = tag("p", f"{said}.", cls="is-done")
         return (
             self.form.filled(request) | self.form.written({"picture": note}) | {self.live.said: live.spoken(f"{said}.")}
@@ -85,7 +90,7 @@ class Illusions:
         updates = self.form.filled(preset.request) | {self.live.said: live.spoken(f"{preset.title} is in the form.")}
         owner = live.owner_of(values[self.live.me])
         if self.desk.examples.find(slug) and not self.desk.active(owner):
-            updates |= live.show(self.desk, self.live, owner, examples.key(slug))
+            updates |= live.show(self.desk, self.live, TAB, values[self.live.me], examples.key(slug))
         return updates
 
     def _vary(self, request: Mapping[str, Any], values: Values) -> Updates:
@@ -101,7 +106,7 @@ class Illusions:
             job_id = workbench.submit(ENGINE, dict(data), owner)
         except StudioError as error:
             return self._problem(error, hints) | {self.tab.refused: dict(data)}
-        return self.form.written(hints) | live.show(self.desk, self.live, owner, job_id)
+        return self.form.written(hints) | live.show(self.desk, self.live, TAB, values[self.live.me], job_id, owner)
 
     def _problem(self, error: StudioError, hints: Mapping[str, Markup]) -> Updates:
         """Sentences beside their fields, where hints give way to them; by the button what has no field here."""
@@ -115,7 +120,7 @@ class Illusions:
 def wire(handlers: Illusions) -> None:
     """Register the tab's listeners."""
     tab, form, shown = handlers.tab, handlers.form, handlers.live
-    state = {shown.me, shown.key}
+    state = {shown.me, handlers.stage.key}
     results = [*shown.outputs, *form.controls.values(), *form.places(), *form.openable, tab.cost, tab.refused]
     answers = [*shown.outputs, *form.places(), form.more, tab.refused]
     tab.generate.click(handlers.generate, form.inputs | state, answers, **QUIET)
@@ -145,14 +150,6 @@ def _taking_away(handlers: Illusions, index: int) -> Any:
         return handlers.form.without(index, values)
 
     return take_away
-
-
-def remember(handlers: Illusions, kept: gr.BrowserState) -> None:
-    """Keep the form in the browser on every change, without asking the server."""
-    names = ", ".join(f'"{name}"' for name in handlers.form.saved)
-    gather = f"(...values) => Object.fromEntries([{names}].map((name, index) => [name, values[index]]))"
-    controls = list(handlers.form.controls.values())
-    gr.on([control.change for control in controls], None, controls, kept, js=gather, **QUIET)
 
 
 def _index(text: str | None) -> int | None:

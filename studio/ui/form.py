@@ -79,7 +79,7 @@ class Form:
             return NOTHING_CHANGES
         known = {name: control for name, control in self.controls.items() if name in stored}
         named = {name: stored[name] for name, control in known.items() if fits(control, stored[name])}
-        return self.updates(named) | self.opened(named)
+        return combined(self.updates(named), self.opened(named))
 
     def places(self) -> list[gr.HTML]:
         return list(dict.fromkeys(self.notes.values()))
@@ -93,9 +93,26 @@ class Form:
                 grouped[place].append(sentence)
         return {place: joined(*found) for place, found in grouped.items()}
 
+    def problems(self, error: StudioError, engine: str = "") -> dict[str, Markup]:
+        """An error's sentences by field, as notes; ``engine`` is the one that was asked."""
+        return problems(error, self.notes)
+
     def place(self, name: str) -> gr.HTML | None:
         """Where a sentence about ``name`` stands; one about a whole list stands with its first entry."""
         return self.notes.get(name) or self.notes.get(f"{name}.0") or self.notes.get(name.partition(".")[0])
+
+
+def combined(values: Updates, looks: Updates) -> Updates:
+    """Values together with how their controls are to look, such as the limits of a slider."""
+    both = {
+        part: {**look, "value": values[part]} if part in values and _is_look(look) else look
+        for part, look in looks.items()
+    }
+    return {**values, **both}
+
+
+def _is_look(update: object) -> bool:
+    return isinstance(update, dict) and update.get("__type__") == "update"
 
 
 def fits(control: Component, value: object) -> bool:

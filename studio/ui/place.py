@@ -19,9 +19,11 @@ def place(value: str = "", *, elem_id: str | None = None, elem_classes: str | No
     return gr.HTML(value, js_on_load=None, apply_default_css=False, elem_id=elem_id, elem_classes=elem_classes)
 
 
-def pressable(value: str = "", *, elem_id: str) -> gr.HTML:
+def pressable(value: str = "", *, elem_id: str, elem_classes: str | None = None) -> gr.HTML:
     """Markup whose buttons with data-act are events: listen with ``.press`` and read them with ``pressed``."""
-    return gr.HTML(value, js_on_load=FORWARD_PRESSES, apply_default_css=False, elem_id=elem_id)
+    return gr.HTML(
+        value, js_on_load=FORWARD_PRESSES, apply_default_css=False, elem_id=elem_id, elem_classes=elem_classes
+    )
 
 
 def pressed(event: gr.EventData) -> dict[str, str]:

@@ -82,3 +82,11 @@ def time_left(step: int, total: int, eta: float | None) -> str:
         return "Preparing"
     line = f"Step {step} of {total}"
     return f"{line}, {about(eta)} left" if eta is not None else line
+
+
+def size(number: int) -> str:
+    """Bytes as people count them: ``2.1 GB``, ``21 MB``, ``640 KB``."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6)):
+        if number >= factor:
+            return f"{number / factor:.{1 if number < 10 * factor else 0}f} {unit}"
+    return f"{max(1, round(number / 1000))} KB"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import gradio as gr
 
 from studio.ui import compare, live
 from studio.ui import history as panel
 from studio.ui.desk import Desk
-from studio.ui.form import Updates
+from studio.ui.drawings import drawing_of
+from studio.ui.form import Updates, Values
 from studio.ui.live import QUIET, owner_of
 from studio.ui.markup import NOTHING, Markup
 from studio.ui.place import pressable, pressed
@@ -18,7 +20,16 @@ from studio.ui.stage import heading
 from studio.workbench import ENGINES
 
 if TYPE_CHECKING:
-    from studio.ui.events import Illusions
+    from studio.ui.form import Form
+
+
+class Handlers(Protocol):
+    """What this tab asks of another one's handlers: to take a result's settings into its form."""
+
+    form: Form
+    stage: live.Stage
+
+    def restored(self, request: Mapping[str, Any], said: str, engine: str) -> Updates: ...
 
 
 @dataclass(frozen=True)
@@ -53,12 +64,12 @@ def draw() -> HistoryTab:
     return HistoryTab(text, engine, within, queue, notice, comparison, cards, gr.State([]))
 
 
-def wire(tab: HistoryTab, handlers: Illusions, own: gr.Tab) -> None:
+def wire(tab: HistoryTab, desk: Desk, shown: live.Live, makers: Sequence[Handlers], own: gr.Tab) -> None:
     """Redraw when the tab opens, a filter changes or a job changes its state; act on what is pressed.
 
     What a button does to the tabs themselves, the page's script does: gradio would look through every component.
     """
-    desk, shown, form = handlers.desk, handlers.live, handlers.form
+    by_tab = {maker.stage.tab: maker for maker in makers}
 
     def redraw(me: object, text: str, engine: str, within: float) -> Markup:
         return desk.history(owner_of(me), _asked(text, engine, within))
@@ -83,26 +94,34 @@ def wire(tab: HistoryTab, handlers: Illusions, own: gr.Tab) -> None:
         if act == "close-comparison":
             return _picked(tab, desk, owner, [])
         if act in ("show", "restore") and desk.snapshot(job, owner):
-            updates = live.show(desk, shown, owner, job)
+            engine = desk.engine(job, owner)
+            maker = by_tab[drawing_of(engine).tab]
+            updates = live.show(desk, shown, maker.stage.tab, me, job)
             if act == "restore":
-                updates |= handlers.restored(desk.request(job, owner) or {}, "The settings are in the form")
+                updates |= maker.restored(desk.request(job, owner) or {}, "The settings are in the form", engine)
             return updates
         return nothing
 
     own_outputs = [tab.cards, tab.notice, tab.comparison, tab.picked]
-    outputs = [*own_outputs, *shown.outputs, *form.controls.values(), *form.openable, *form.places()]
+    forms = [part for maker in makers for part in _parts(maker.form)]
+    outputs = [*own_outputs, *shown.outputs, *forms]
     for place in (tab.cards, tab.notice, tab.comparison):
         place.press(press, [*filters, tab.picked], outputs, **QUIET)
 
-    def manage(me: object, key: str, event: gr.EventData) -> Updates:
+    def manage(values: Values, event: gr.EventData) -> Updates:
         """The queue's and the pill's buttons; opening the queue is the page's own script's."""
         data = pressed(event)
         if data.get("act") == "stop":
-            return live.stop(desk, shown, me, key, data.get("job", ""))
+            keys = [values[key] for key in shown.keys]
+            return live.stop(desk, shown, values[shown.me], keys, data.get("job", ""))
         return {shown.pill: gr.skip()}
 
     for place in (tab.queue, shown.pill):
-        place.press(manage, [shown.me, shown.key], shown.outputs, **QUIET)
+        place.press(manage, {shown.me, *shown.keys}, shown.outputs, **QUIET)
+
+
+def _parts(form: Form) -> list[Any]:
+    return [*form.controls.values(), *form.openable, *form.places()]
 
 
 def toggled(picked: list[str], job: str) -> list[str]:

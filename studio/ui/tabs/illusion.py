@@ -7,21 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import gradio as gr
-from PIL import Image
-
 from studio.illusions.request import IllusionRequest
-from studio.imaging import jpeg_data_uri
 from studio.ui import advice, illusion_form, stage
-from studio.ui.desk import Desk
+from studio.ui.desk import EMPTY, ENGINE, Desk
 from studio.ui.illusion_form import IllusionForm
 from studio.ui.markup import NOTHING, Markup, tag
 from studio.ui.place import place, pressable
+from studio.ui.presets import preset_strip
 
 if TYPE_CHECKING:
     from studio.policy import Limits
-    from studio.presets import Preset
 
-COVER = 192  # pixels
+TAB = "illusions"
 
 
 @dataclass
@@ -48,59 +45,34 @@ def draw(desk: Desk, form: IllusionForm, request: IllusionRequest, limits: Limit
             with gr.Column(elem_classes="starts"):
                 with gr.Row(elem_classes="starts-head"):
                     place(tag("h3", "Start from"))
-                    upload = gr.UploadButton("Restore from a saved picture", size="sm", elem_id="restore-upload")
+                    upload = gr.UploadButton(
+                        "Restore from a saved picture",
+                        size="sm",
+                        elem_id="restore-upload",
+                        elem_classes="restore-upload",
+                    )
                 form.note("picture")
-                presets = pressable(preset_strip(desk), elem_id="presets")
+                presets = pressable(preset_strip(desk, ENGINE), elem_id="presets")
             illusion_form.build(form, request, limits)
             with gr.Accordion("What it can draw", open=False, elem_classes="fold", visible=bool(drawable)) as fold:
                 words = place(word_list(drawable), elem_id="words")
             with gr.Column(elem_classes="action-bar"):
                 with gr.Row(elem_classes="go"):
-                    generate = gr.Button("Generate", variant="primary", size="lg", elem_id="generate")
-                    stop = gr.Button("Stop", size="lg", interactive=False, elem_id="stop")
+                    generate = gr.Button(
+                        "Generate", variant="primary", size="lg", elem_id="generate", elem_classes="run"
+                    )
+                    stop = gr.Button("Stop", size="lg", interactive=False, elem_id="stop", elem_classes="stop")
                 form.note("recipe")
                 data = request.model_dump(mode="json")
                 cost = place(advice.cost(desk.workbench, data), elem_id="cost")
         with gr.Column(elem_classes="result-column"):
-            shown = pressable(_first_look(desk, request), elem_id="stage")
+            shown = pressable(_first_look(desk, request), elem_id="stage", elem_classes="stage-place")
     return IllusionTab(form, presets, upload, generate, stop, cost, words, fold, shown, gr.State(None))
 
 
 def _first_look(desk: Desk, request: IllusionRequest) -> Markup:
     """What stands in the result column until the page has attached to what it shows."""
-    return stage.opening(len(request.views)) if any(True for _ in desk.examples) else stage.empty()
-
-
-def preset_strip(desk: Desk) -> Markup:
-    """The presets as small pictures; one without an example yet has a plain cover."""
-    presets = desk.workbench.presets("illusion")
-    if not presets:
-        return NOTHING
-    return tag("div", *[_preset(desk, preset) for preset in presets], cls="presets", role="group", aria_label="Presets")
-
-
-def _preset(desk: Desk, preset: Preset) -> Markup:
-    cover = _cover(desk, preset)
-    return tag(
-        "button",
-        tag("span", tag("img", src=cover, alt="") if cover else "⇅", cls="cover"),
-        tag("span", preset.title),
-        type="button",
-        cls="preset",
-        title=preset.description,
-        data_act="preset",
-        data_slug=preset.slug,
-    )
-
-
-def _cover(desk: Desk, preset: Preset) -> str | None:
-    """A small picture as a data URI: the preset's own, or else its example's best candidate."""
-    example = desk.examples.find(preset.slug)
-    path = preset.picture or (example and example.folder / example.summary["candidates"][0]["image"])
-    if not path or not path.is_file():
-        return None
-    with Image.open(path) as picture:
-        return jpeg_data_uri(picture, COVER)
+    return stage.opening(len(request.views)) if any(True for _ in desk.examples) else stage.empty(*EMPTY[TAB])
 
 
 def word_list(drawable: Sequence[str]) -> Markup:
