@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class Outlook:
     """``kinds``: what each source is, by letter or name. ``counts``: part -> tensors merged, tensors copied.
 
-    ``blocks``: block -> its alpha, in the order of ``MergeRequest.blocks``. ``parts``: those that A has. ``size``: bytes
-    of the result, None where they are known only when it is made.
+    ``blocks``: block -> its alpha, in the order of ``MergeRequest.blocks``. ``parts``: those that A has. ``size``:
+    bytes of the result, None where they are known only when it is made.
     """
 
     kinds: Mapping[str, str]

@@ -8,7 +8,7 @@ from typing import Any
 
 from studio.ui import words
 from studio.ui.markup import Markup, tag
-from studio.ui.result import MEASURES, TITLES, Result
+from studio.ui.result import MEASURES, Result
 
 LABELS = {
     "model": "Model",
@@ -135,10 +135,9 @@ def _settings(left: Side, right: Side) -> Iterator[tuple[str, str, str]]:
 
 
 def _measures(left: Side, right: Side) -> Iterator[tuple[str, str, str]]:
-    for measure in MEASURES:
-        one, two = left.measured.get(measure.title), right.measured.get(measure.title)
-        if one is not None or two is not None:
-            yield measure.title, *("–" if value is None else f"{value:.2f}" for value in (one, two))
+    for title in dict.fromkeys([*left.measured, *right.measured]):
+        one, two = left.measured.get(title), right.measured.get(title)
+        yield title, *("–" if value is None else f"{value:.2f}" for value in (one, two))
 
 
 def _written(name: str, value: Any) -> str:

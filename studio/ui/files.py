@@ -6,14 +6,15 @@ import hashlib
 import hmac
 import io
 import secrets
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ THUMBNAIL_WIDTHS = (128, 256, 512)
 MOST_TOKENS = 20_000
 KINDS = {".png": "image/png", ".webp": "image/webp", ".gif": "image/gif"}
 SAVED = {".pdf": "application/pdf", ".svg": "image/svg+xml"}  # what is never shown in place, only saved
+MODEL, ZIP = ".safetensors", ".zip"  # a folder is packed while it is sent
+MODELS = {MODEL: "application/octet-stream"}  # large: fetched once, not kept by a browser
+CHUNK = 1024**2  # bytes
+ONCE = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
 HEADERS = {"Cache-Control": "private, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
 
 
@@ -66,8 +71,15 @@ async def _served(folder: Path, summary: Mapping[str, Any], request: Request) ->
     """A file that the summary names, and no other that may lie beside it."""
     name = request.path_params["name"]
     path = folder / name
-    if name not in named_files(summary) or path.suffix not in KINDS | SAVED or not path.is_file():
+    if name not in named_files(summary):
         return _missing()
+    if path.suffix == ZIP and path.with_suffix("").is_dir():
+        headers = ONCE | {"Content-Disposition": f'attachment; filename="{name}"'}
+        return StreamingResponse(zipped(path.with_suffix("")), media_type="application/zip", headers=headers)
+    if path.suffix not in KINDS | SAVED | MODELS or not path.is_file():
+        return _missing()
+    if path.suffix in MODELS:
+        return FileResponse(path, media_type=MODELS[path.suffix], headers=ONCE, filename=name)
     if path.suffix in SAVED:
         return FileResponse(path, media_type=SAVED[path.suffix], headers=HEADERS, filename=name)
     width = request.query_params.get("w", "")
@@ -77,9 +89,43 @@ async def _served(folder: Path, summary: Mapping[str, Any], request: Request) ->
     return FileResponse(path, media_type=KINDS[path.suffix], headers=HEADERS)
 
 
+def zipped(folder: Path) -> Iterator[bytes]:
+    """A folder as an archive, piece by piece: weights are not made smaller by packing, so they are only put in line."""
+    pipe = _Pipe()
+    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as archive:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            inside = zipfile.ZipInfo.from_file(path, Path(folder.name) / path.relative_to(folder))
+            with path.open("rb") as source, archive.open(inside, "w", force_zip64=True) as out:
+                while piece := source.read(CHUNK):
+                    out.write(piece)
+                    yield pipe.taken()
+    yield pipe.taken()
+
+
+class _Pipe(io.RawIOBase):
+    """Takes what is written until somebody takes it away."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._held += data
+        return len(data)
+
+    def taken(self) -> bytes:
+        held, self._held = bytes(self._held), bytearray()
+        return held
+
+
 def named_files(summary: Mapping[str, Any]) -> set[str]:
-    """Every file name that a result's summary mentions."""
-    found: set[str] = set()
+    """Every file name that a result's summary mentions; that of a merged folder stands with ``.zip`` behind it."""
+    found = {entry["image"] for part in ("pictures", "trials") for entry in summary.get(part) or ()}
+    found |= {summary["strip"]} if summary.get("strip") else set()
+    output = str(summary.get("output") or "")
+    found |= {output if output.endswith(MODEL) else f"{output}{ZIP}"} if output else set()
     for candidate in summary.get("candidates") or ():
         found.update(value for key, value in candidate.items() if isinstance(value, str) and key != "seed")
         found.update(candidate.get("views") or ())

@@ -1,8 +1,8 @@
-"""What the Merge tab says while a recipe is being written: whether the sources fit, what would be made, and its cost."""
+"""What the Merge tab says while a recipe is being written: whether sources fit, what would be made, what it costs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ NOT_YET = ("models.0", "models.1", "models.2", "adapters", "rank")
 
 @dataclass(frozen=True)
 class Advice:
-    """``notes`` by field, and what the fit line, the cost line and the mixer are to show; ``parts``: those that A has."""
+    """``notes`` by field; what the fit line, the cost line and the mixer show; ``parts``: those that A has."""
 
     fit: Markup
     cost: Markup
@@ -45,7 +45,7 @@ class Advice:
 
 
 def of(workbench: Workbench, form: MergeForm, values: Values, *, refused: bool = False) -> Advice:
-    """Everything that can be said of the form as it stands. A field still empty is no mistake unless just ``refused``."""
+    """All that can be said of the form as it stands. An empty field is no mistake unless it was just ``refused``."""
     named, data = form.named(values), form.request(values)
     missing = lacking(data)
     if missing and not refused:
@@ -137,16 +137,11 @@ def mixer(blocks: Mapping[str, float], limits: tuple[float, float], *, own: bool
         return NOTHING
     low, high = limits
     sliders = [_fader(name, value, low, high) for name, value in blocks.items()]
-    head = tag(
-        "p", tag("span", "Alpha of each block", cls="mixer-title"), tag("output", cls="mixer-said"), cls="mixer-head"
-    )
-    clear = (
-        tag("button", "Back to the curve", type="button", cls="btn is-quiet", data_clear_mixer=True) if own else NOTHING
-    )
-    ends = tag("p", tag("span", "BASE"), tag("span", _last(list(blocks))), cls="mixer-ends")
-    return tag(
-        "div", head, tag("div", *sliders, cls="faders"), ends, clear, cls="mixer", role="group", aria_label="Blocks"
-    )
+    back = tag("button", "Back to the curve", type="button", cls="btn is-quiet", data_clear_mixer=True)
+    head = tag("p", tag("output", "Move a bar to set its block", cls="mixer-said"), back if own else NOTHING)
+    ends = tag("p", tag("span", "BASE"), tag("span", list(blocks)[-1]), cls="mixer-ends")
+    faders = tag("div", *sliders, cls="faders")
+    return tag("div", head, faders, ends, cls="mixer", role="group", aria_label="Alpha of each block")
 
 
 def _fader(name: str, value: float, low: float, high: float) -> Markup:
@@ -162,7 +157,3 @@ def _fader(name: str, value: float, low: float, high: float) -> Markup:
         aria_orientation="vertical",
         title=f"{name} {value:.2f}",
     )
-
-
-def _last(names: Sequence[str]) -> str:
-    return names[-1]

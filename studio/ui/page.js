@@ -6,6 +6,7 @@
   const THEME = "duckrabbit.theme";
   const find = (selector) => document.querySelector(selector);
   const shown = (element) => Boolean(element && element.offsetParent !== null);
+  const findShown = (selector) => [...document.querySelectorAll(selector)].find(shown);
 
   // Light and dark: the visitor's choice, or else the system's.
   const asked = new URLSearchParams(location.search).get("__theme");
@@ -78,6 +79,7 @@
 
   // Whatever was pressed says so at once, until the page changes: an answer may take longer than a fifth of a second.
   const LONGEST_PENDING = 4000; // milliseconds
+  const RUNS = "button.run, button.also-run, button.stop, #search";
   let pending = [];
 
   function press(button) {
@@ -92,13 +94,13 @@
     pending = pending.filter((one) => !those.includes(one));
   }
 
-  const ANSWERS = "#stage, #said, #history, #queue, #notice, #comparison, #pill, .note";
+  const ANSWERS = ".stage-place, #said, #history, #queue, #notice, #comparison, #pill, .note";
   const answered = (changes) => changes.some((change) => change.target.closest?.(ANSWERS));
 
   // On a phone the result stands above the recipe: who runs it wants to see it.
   function showStage() {
-    const stage = find("#stage");
-    if (shown(stage) && stage.getBoundingClientRect().bottom < 120) {
+    const stage = findShown(".stage-place");
+    if (stage && stage.getBoundingClientRect().bottom < 120) {
       const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
       scrollTo({ top: 0, behavior: still ? "auto" : "smooth" });
     }
@@ -266,9 +268,9 @@
     else if (at("[data-pick]")) pick(at(".stage"), Number(at("[data-pick]").dataset.pick));
     else if (at("[data-hold]")) hold(at("[data-hold]"));
     else if (at("[data-word]")) useWord(at("[data-word]").dataset);
-    else if (at("#generate, #stop")) press(at("#generate, #stop"));
+    else if (at(RUNS)) press(at(RUNS));
     else if (at("[data-act]")) act(at("[data-act]"));
-    if (at("#generate, [data-act=vary]")) showStage();
+    if (at(".run, .also-run, #search, [data-act=vary], [data-act=save-this], [data-act=save-anyway]")) showStage();
     if (at(".fold > button")) setTimeout(tellFolds, 100);
   });
 
@@ -278,7 +280,7 @@
     press(button);
     if (kind === "queue") openTab("history");
     if (button.closest("#history") && (kind === "show" || kind === "restore")) {
-      openTab("illusions");
+      openTab(button.dataset.tab);
       scrollTo({ top: 0 });
     }
     if (kind === "delete") undoSoon = true;
@@ -287,21 +289,21 @@
   // Keys: Ctrl+Enter runs, Escape stops, arrows walk through candidates.
   document.addEventListener("keydown", (event) => {
     const free = !event.target.closest?.("input, textarea, select, [role=tab], [role=listbox]");
-    const thumb = free && find("#stage [data-pick][aria-checked=true]");
+    const thumb = free && findShown(".stage-place [data-pick][aria-checked=true]");
     const upright = event.target.closest?.("[data-pick]") ? { ArrowDown: 1, ArrowUp: -1 } : {};
     const by = { ArrowRight: 1, ArrowLeft: -1, ...upright }[event.key];
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-      const run = find("#generate");
-      if (shown(run) && !("pending" in run.dataset)) {
+      const run = findShown(".run") || findShown(".also-run");
+      if (run && !("pending" in run.dataset)) {
         event.preventDefault();
         event.stopPropagation();
         run.click();
       }
     } else if (event.key === "Escape") {
-      const [stop, close] = [find("#stop"), find("#comparison [data-act=close-comparison]")];
+      const [stop, close] = [findShown("button.stop"), find("#comparison [data-act=close-comparison]")];
       if (find("[role=listbox]")) return;
       if (shown(close)) close.click();
-      else if (shown(stop) && !stop.disabled) stop.click();
+      else if (stop && !stop.disabled) stop.click();
       else find("#pill [data-act=stop]")?.click();
     } else if (thumb && by && shown(thumb)) {
       event.preventDefault();
@@ -311,7 +313,7 @@
 
   // A picture dropped anywhere restores its settings, as if it had been chosen with the button.
   const carriesFile = (event) => [...(event.dataTransfer?.types || [])].includes("Files");
-  const target = () => shown(find("#restore-upload")) && find(".starts-head input[type=file]");
+  const target = () => findShown("button.restore-upload")?.closest(".starts-head")?.querySelector("input[type=file]");
   let depth = 0;
   const veil = (on) => document.body.classList.toggle("is-dropping", on);
 
@@ -333,10 +335,13 @@
     if (!carriesFile(event)) return;
     event.preventDefault();
     const field = target();
-    if (!field || !event.dataTransfer.files.length) return;
+    if (field && event.dataTransfer.files.length) choose(field, event.dataTransfer.files[0]);
+  });
+
+  function choose(field, file) {
     const files = new DataTransfer();
-    files.items.add(event.dataTransfer.files[0]);
+    files.items.add(file);
     field.files = files.files;
     field.dispatchEvent(new Event("change", { bubbles: true }));
-  });
+  }
 })();

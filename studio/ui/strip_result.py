@@ -10,7 +10,6 @@ from studio.ui.compare import Side
 from studio.ui.markup import NOTHING, Markup, icon, joined, tag
 from studio.ui.merge_stage import MERGE, in_order, title
 from studio.ui.result import Result, remarks
-from studio.ui.stage import figure
 
 MATCH = "How well the picture matches its prompt: their similarity, at most 1. Higher is better."
 

@@ -9,10 +9,10 @@ from gradio.themes.utils import colors, fonts, sizes
 
 HERE = Path(__file__).parent
 STYLES = tuple(
-    HERE / "css" / f"{name}.css" for name in ("pieces", "frame", "form", "action", "stage", "result", "history")
+    HERE / "css" / f"{name}.css" for name in ("pieces", "frame", "form", "action", "stage", "result", "merge", "history")
 )
 OUTER_STYLE = HERE / "css" / "tokens.css"
-SCRIPT = HERE / "page.js"
+SCRIPTS = (HERE / "page.js", HERE / "merge.js")
 FAVICON = HERE / "favicon.png"
 
 # gradio ships these two families and LocalFont serves them from here. Of most families it ships, and of the semibold of
@@ -123,6 +123,6 @@ def theme() -> Base:
 
 
 def head() -> str:
-    """What the page's head holds beyond gradio's own: the outer style and the one script."""
-    style, script = (path.read_text(encoding="utf-8") for path in (OUTER_STYLE, SCRIPT))
-    return f"<style>{style}</style><script>{script}</script>"
+    """What the page's head holds beyond gradio's own: the outer style and the scripts."""
+    style, *scripts = (path.read_text(encoding="utf-8") for path in (OUTER_STYLE, *SCRIPTS))
+    return f"<style>{style}</style>" + "".join(f"<script>{script}</script>" for script in scripts)

@@ -55,7 +55,7 @@ def test_what_the_browser_keeps_is_readable_after_a_restart(page):
 
 
 def test_nothing_of_the_look_is_fetched_from_elsewhere():
-    texts = [path.read_text(encoding="utf-8") for path in (*theme.STYLES, theme.OUTER_STYLE, theme.SCRIPT)]
+    texts = [path.read_text(encoding="utf-8") for path in (*theme.STYLES, theme.OUTER_STYLE, *theme.SCRIPTS)]
     assert not [text for text in texts if "://" in text or "@import" in text]
     assert all(font.stylesheet()["url"] is None for font in (theme.TEXT_FONT, theme.CODE_FONT))
     assert all(path.is_file() for path in theme.STYLES)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import gradio as gr
+
 from studio.illusions.request import IllusionRequest
 from studio.ui import advice, illusion_form, stage
 from studio.ui.desk import EMPTY, ENGINE, Desk
