@@ -146,7 +146,6 @@ def _first_request(desk: Desk) -> IllusionRequest:
 
 def _top_bar(desk: Desk, form: IllusionForm, request: IllusionRequest) -> TopBar:
     workbench = desk.workbench
-    free = not workbench.limits.listed_models_only
     choices = [(model.title, model.name) for model in workbench.models()]
     with gr.Row(elem_id="topbar"):
         place(tag("div", MARK, tag("h1", "Duckrabbit"), cls="brand"), elem_id="brand")
@@ -156,7 +155,7 @@ def _top_bar(desk: Desk, form: IllusionForm, request: IllusionRequest) -> TopBar
                 value=request.model,
                 label="Model",
                 show_label=False,
-                allow_custom_value=free,
+                allow_custom_value=True,  # what may be named says the policy, with a sentence beside the field
                 elem_classes="model-picker",
                 elem_id="model-picker",
             )

@@ -64,7 +64,7 @@ class Desk:
             snapshot = self.snapshot(key, owner)
             return dict(snapshot.request) if snapshot else None
         chosen = found.candidates[candidate] if candidate is not None and candidate < len(found.candidates) else None
-        return {**found.request, **({"seed": chosen["seed"], "candidates": 1} if chosen else {})}
+        return dict(found.request) if chosen is None else found.alone(chosen)
 
     def engine(self, key: str, owner: str) -> str:
         """The engine that made what a key names; empty when the key means nothing to this owner."""
@@ -94,8 +94,11 @@ class Desk:
     def active(self, owner: str, tab: str | None = None) -> list[Snapshot]:
         """The owner's jobs that run or wait, newest first: all, or those of one tab."""
         engines = DRAWINGS if tab is None else made_on(tab)
-        found = self.workbench.history(owner) if owner else ()
-        return [snapshot for snapshot in found if not snapshot.over and snapshot.engine in engines]
+        return [snapshot for snapshot in self._jobs(owner) if not snapshot.over and snapshot.engine in engines]
+
+    def _jobs(self, owner: str) -> tuple[Snapshot, ...]:
+        """At home every browser is the same, also one that has no token yet."""
+        return self.workbench.history(owner) if owner or self.workbench.settings.profile == "local" else ()
 
     def pill(self, active: list[Snapshot]) -> Markup:
         """What runs and how far, with Stop; nothing when nothing runs."""
@@ -122,7 +125,7 @@ class Desk:
     def history(self, owner: str, asked: history.Filter) -> Markup:
         """What ended, filtered."""
         now = time.time()
-        found = history.matching(self.workbench.history(owner) if owner else (), asked, now)
+        found = history.matching(self._jobs(owner), asked, now)
         nothing = history.EMPTY if asked.everything else history.NONE_MATCHES
         return history.cards(found, self._cover, now, nothing=nothing)
 

@@ -113,8 +113,7 @@ class Illusions:
         sentences = problems(error, self.form.notes)
         if not any(self.form.place(name) for name in sentences):
             sentences = {"recipe": tag("p", str(error), cls="is-error")}
-        opened = {self.form.more: gr.update(open=True)} if _under_more(sentences) else {}
-        return self.form.written({**hints, **sentences}) | opened | {self.live.said: live.spoken(str(error))}
+        return self.form.written({**hints, **sentences}) | {self.live.said: live.spoken(str(error))}
 
 
 def wire(handlers: Illusions) -> None:
@@ -122,7 +121,7 @@ def wire(handlers: Illusions) -> None:
     tab, form, shown = handlers.tab, handlers.form, handlers.live
     state = {shown.me, handlers.stage.key}
     results = [*shown.outputs, *form.controls.values(), *form.places(), *form.openable, tab.cost, tab.refused]
-    answers = [*shown.outputs, *form.places(), form.more, tab.refused]
+    answers = [*shown.outputs, *form.places(), tab.refused]
     tab.generate.click(handlers.generate, form.inputs | state, answers, **QUIET)
     for place in (tab.presets, tab.stage):
         place.press(handlers.press, form.inputs | state, results, **QUIET)
@@ -154,7 +153,3 @@ def _taking_away(handlers: Illusions, index: int) -> Any:
 
 def _index(text: str | None) -> int | None:
     return int(text) if text and text.isdecimal() and len(text) < 4 else None
-
-
-def _under_more(sentences: Mapping[str, Any]) -> bool:
-    return bool({"guidance_scale", "negative_prompt", "scheduler", "reduction", "size"} & set(sentences))

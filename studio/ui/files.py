@@ -29,6 +29,7 @@ MODEL, ZIP = ".safetensors", ".zip"  # a folder is packed while it is sent
 MODELS = {MODEL: "application/octet-stream"}  # large: fetched once, not kept by a browser
 CHUNK = 1024**2  # bytes
 ONCE = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
+SAVE = {"Content-Disposition": "attachment"}  # under the name that the link on the page gives
 HEADERS = {"Cache-Control": "private, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
 
 
@@ -81,7 +82,7 @@ async def _served(folder: Path, summary: Mapping[str, Any], request: Request) ->
     if path.suffix in MODELS:
         return FileResponse(path, media_type=MODELS[path.suffix], headers=ONCE, filename=name)
     if path.suffix in SAVED:
-        return FileResponse(path, media_type=SAVED[path.suffix], headers=HEADERS, filename=name)
+        return FileResponse(path, media_type=SAVED[path.suffix], headers=HEADERS | SAVE)
     width = request.query_params.get("w", "")
     if width in map(str, THUMBNAIL_WIDTHS):
         small = await run_in_threadpool(_thumbnail, path, int(width), path.stat().st_mtime_ns)
@@ -124,6 +125,8 @@ def named_files(summary: Mapping[str, Any]) -> set[str]:
     """Every file name that a result's summary mentions; that of a merged folder stands with ``.zip`` behind it."""
     found = {entry["image"] for part in ("pictures", "trials") for entry in summary.get(part) or ()}
     found |= {summary["strip"]} if summary.get("strip") else set()
+    found |= {left["grid"] for left in summary.get("stopped") or ()}
+    found |= {study["grid"]} if (study := summary.get("study")) else set()
     output = str(summary.get("output") or "")
     found |= {output if output.endswith(MODEL) else f"{output}{ZIP}"} if output else set()
     for candidate in summary.get("candidates") or ():

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 
 from studio.ui import stage, words
 from studio.ui.drawings import drawing_of
-from studio.ui.markup import NOTHING, Markup, icon, tag
+from studio.ui.markup import NOTHING, Markup, icon, joined, tag
 
 if TYPE_CHECKING:
     from studio.jobs import Snapshot
 
 Cover = Callable[["Snapshot"], str | None]
 """From a finished job to the address of its thumbnail."""
-
+Gone = tuple[str, str]
+"""A deleted job and its title."""
+MOST_UNDONE = 5  # offers to take a deletion back, side by side
 
 HOUR, DAY = 3600, 86_400
 TIMES = (
@@ -77,10 +79,14 @@ def matching(snapshots: Sequence[Snapshot], asked: Filter, now: float) -> list[S
     ]
 
 
-def deleted(snapshot: Snapshot) -> Markup:
-    """The offer to take a deletion back."""
-    undo = tag("button", icon("restore"), "Undo", type="button", cls="btn", data_act="undo", data_job=snapshot.id)
-    return tag("p", tag("span", "Deleted ", tag("b", stage.heading(snapshot)), "."), undo, cls="said")
+def deleted(gone: Sequence[Gone]) -> Markup:
+    """The offers to take deletions back, the last one first."""
+    return joined(*[_offer(job, title) for job, title in gone])
+
+
+def _offer(job: str, title: str) -> Markup:
+    undo = tag("button", icon("restore"), "Undo", type="button", cls="btn", data_act="undo", data_job=job)
+    return tag("p", tag("span", "Deleted ", tag("b", title), "."), undo, cls="said")
 
 
 def _searched(snapshot: Snapshot) -> str:

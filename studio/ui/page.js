@@ -196,8 +196,18 @@
     });
   }
 
+  // A sentence about a field in a closed fold would be seen by nobody: the fold opens, once for every sentence.
+  function openFoldsWithErrors() {
+    document.querySelectorAll(".fold .is-error:not([data-met])").forEach((sentence) => {
+      sentence.dataset.met = "yes";
+      const head = sentence.closest(".fold").querySelector(":scope > button.label-wrap");
+      if (head && !head.classList.contains("open")) head.click();
+    });
+  }
+
   function settle() {
     openAskedTab();
+    openFoldsWithErrors();
     tellFolds();
     tieNotes();
     markPicked();

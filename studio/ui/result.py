@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 TITLES: Mapping[str, str] = {entry.name: entry.title for entry in VIEWS}
 
+SEARCHING: Mapping[str, Any] = {"partners": [], "stop_early": False, "adapter_study": False}
+"""The settings that make a request more than one picture, switched off."""
+
 Link = Callable[[str, int | None], str]
 """From a file's name, and a width in pixels for a thumbnail, to its address."""
 
@@ -40,6 +43,15 @@ class Result:
     @property
     def prompts(self) -> Sequence[str]:
         return self.summary.get("prompts") or self.request.get("prompts") or ()
+
+    def shown_in(self, candidate: Mapping[str, Any]) -> Sequence[str]:
+        """The prompts of one candidate: a search over partners gives each its own."""
+        return candidate.get("prompts") or self.prompts
+
+    def alone(self, candidate: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that make one candidate again and nothing else."""
+        own = {"seed": candidate["seed"], "prompts": list(self.shown_in(candidate)), "candidates": 1}
+        return {**self.request, **own, **{name: off for name, off in SEARCHING.items() if name in self.request}}
 
     @property
     def views(self) -> Sequence[str]:
@@ -108,6 +120,8 @@ def of(result: Result) -> Markup:
         tag("p", facts(result), cls="stage-line"),
         *candidates,
         _strip(result),
+        _study(result),
+        _stopped(result),
         *[_readings(result, index) for index in range(len(result.candidates))],
         remarks(result),
         cls="stage",
@@ -154,13 +168,14 @@ def _candidate(result: Result, index: int) -> Markup:
 
 def _pictures(result: Result, candidate: Mapping[str, Any], *, eager: bool) -> Markup:
     loading = "eager" if eager else "lazy"
+    seen = zip(result.shown_in(candidate), result.views, candidate.get("views") or (), strict=False)
     figures = [
         figure(
             prompt,
             words.view_title(spec, TITLES),
             tag("div", tag("img", src=result.link(name, None), alt=prompt, loading=loading), cls="frame"),
         )
-        for prompt, spec, name in zip(result.prompts, result.views, candidate.get("views") or (), strict=False)
+        for prompt, spec, name in seen
     ]
     return tag("div", *figures, _motion(result, candidate, loading), cls=f"views n-{len(figures)}")
 
@@ -170,7 +185,7 @@ def _motion(result: Result, candidate: Mapping[str, Any], loading: str) -> Marku
     if not candidate.get("webp"):
         return NOTHING
     moving, still = result.link(candidate["webp"], None), result.link(candidate["image"], None)
-    names = " into ".join(result.prompts)
+    names = " into ".join(result.shown_in(candidate))
     picture = tag(
         "img", src=moving, alt=f"Animation turning {names}", loading=loading, data_moving=moving, data_still=still
     )
@@ -232,7 +247,10 @@ def _button(act: str, title: str, help_text: str, picture: str, index: int) -> M
 
 def _file_name(result: Result, candidate: Mapping[str, Any], name: str, file: str) -> str:
     """``fox-penguin-seed7.gif``: a name that says what it is, from characters every file system takes."""
-    kept = ["".join(c if c.isalnum() and c.isascii() else "-" for c in prompt.lower()) for prompt in result.prompts]
+    kept = [
+        "".join(c if c.isalnum() and c.isascii() else "-" for c in prompt.lower())
+        for prompt in result.shown_in(candidate)
+    ]
     stem = "-".join(part for part in "-".join(kept).split("-") if part not in ("", "a", "an", "the"))[:60].strip("-")
     suffix = file.rpartition(".")[2]
     kind = {"grid": "-grid", "a4": "-puzzle-a4", "letter": "-puzzle-letter", "svg": "-puzzle"}.get(name, "")
@@ -241,10 +259,11 @@ def _file_name(result: Result, candidate: Mapping[str, Any], name: str, file: st
 
 def _readings(result: Result, index: int) -> Markup:
     """What the scorer reads in every view: one row a view, one column a prompt, its own prompt on the diagonal."""
-    rows = result.candidates[index].get("similarities")
+    candidate = result.candidates[index]
+    rows = candidate.get("similarities")
     if not rows:
         return NOTHING
-    head = tag("tr", tag("td"), *[tag("th", prompt, scope="col") for prompt in result.prompts])
+    head = tag("tr", tag("td"), *[tag("th", prompt, scope="col") for prompt in result.shown_in(candidate)])
     body = [
         tag(
             "tr",
@@ -275,12 +294,12 @@ def _strip(result: Result) -> Markup:
             "button",
             tag("img", src=result.link(candidate["image"], 128), alt="", loading="lazy"),
             tag("span", f"{index + 1}", cls="rank"),
-            tag("span", f"seed {candidate.get('seed')}", cls="seed"),
+            tag("span", _told_apart(result, candidate), cls="seed"),
             type="button",
             role="radio",
             cls="thumb",
             aria_checked="true" if index == 0 else "false",
-            aria_label=f"Candidate {index + 1} of {len(result.candidates)}, seed {candidate.get('seed')}",
+            aria_label=f"Candidate {index + 1} of {len(result.candidates)}, {_told_apart(result, candidate)}",
             tabindex=0 if index == 0 else -1,
             data_pick=index,
         )
@@ -288,6 +307,45 @@ def _strip(result: Result) -> Markup:
     ]
     title = tag("h3", words.count(len(thumbs), "candidate"), tag("small", "best first"))
     return joined(title, tag("div", *thumbs, cls="strip", role="radiogroup", aria_label="Candidates, best first"))
+
+
+def _told_apart(result: Result, candidate: Mapping[str, Any]) -> str:
+    """What tells candidates apart: their seeds, and what the last view shows where partners were tried."""
+    seed = f"seed {candidate.get('seed')}"
+    lasts = {tuple(result.shown_in(each))[-1:] for each in (*result.candidates, *(result.summary.get("stopped") or ()))}
+    return f"{result.shown_in(candidate)[-1]}, {seed}" if len(lasts) > 1 else seed
+
+
+def _study(result: Result) -> Markup:
+    """The grid of a study of adapters: one row a seed, one column a setting."""
+    grid = (result.summary.get("study") or {}).get("grid")
+    if not grid:
+        return NOTHING
+    address = result.link(grid, None)
+    picture = tag("img", src=address, alt="Every setting of the adapters, from the same seeds", loading="lazy")
+    save = tag("a", icon("download"), "Grid of the adapters", cls="btn", href=address, download=grid)
+    return joined(
+        tag("h3", "Adapters", tag("small", "the same seed in a row, the same setting in a column")),
+        tag("div", picture, cls="scroll study"),
+        tag("div", tag("div", save, cls="group"), cls="actions"),
+    )
+
+
+def _stopped(result: Result) -> Markup:
+    """Candidates that were left unfinished, with how they looked then and why; each PNG's recipe finishes it."""
+    stopped = result.summary.get("stopped") or ()
+    if not stopped:
+        return NOTHING
+    items = [
+        tag(
+            "li",
+            tag("img", src=result.link(left["grid"], 256), alt=" and ".join(result.shown_in(left)), loading="lazy"),
+            tag("div", tag("b", _told_apart(result, left)), tag("p", left.get("why", ""), cls="hint")),
+        )
+        for left in stopped
+    ]
+    title = tag("summary", words.count(len(items), "candidate"), " stopped early")
+    return tag("details", title, tag("ul", *items, cls="left-off"), cls="readings")
 
 
 def remarks(result: Result) -> Markup:

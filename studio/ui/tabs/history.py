@@ -13,8 +13,9 @@ from studio.ui import history as panel
 from studio.ui.desk import Desk
 from studio.ui.drawings import drawing_of
 from studio.ui.form import Updates, Values
+from studio.ui.history import Gone
 from studio.ui.live import QUIET, owner_of
-from studio.ui.markup import NOTHING, Markup
+from studio.ui.markup import Markup
 from studio.ui.place import pressable, pressed
 from studio.ui.stage import heading
 from studio.workbench import ENGINES
@@ -34,7 +35,7 @@ class Handlers(Protocol):
 
 @dataclass(frozen=True)
 class HistoryTab:
-    """``picked`` holds the keys of at most two results that are to be compared."""
+    """``picked`` holds the keys of at most two results to compare, ``gone`` those deleted last, with their titles."""
 
     text: gr.Textbox
     engine: gr.Dropdown
@@ -44,6 +45,7 @@ class HistoryTab:
     comparison: gr.HTML
     cards: gr.HTML
     picked: gr.State
+    gone: gr.State
 
     @property
     def filters(self) -> list[Any]:
@@ -61,7 +63,7 @@ def draw() -> HistoryTab:
     notice = pressable(elem_id="notice")
     comparison = pressable(compare.nothing(), elem_id="comparison")
     cards = pressable(elem_id="history")
-    return HistoryTab(text, engine, within, queue, notice, comparison, cards, gr.State([]))
+    return HistoryTab(text, engine, within, queue, notice, comparison, cards, gr.State([]), gr.State([]))
 
 
 def wire(tab: HistoryTab, desk: Desk, shown: live.Live, makers: Sequence[Handlers], own: gr.Tab) -> None:
@@ -81,12 +83,14 @@ def wire(tab: HistoryTab, desk: Desk, shown: live.Live, makers: Sequence[Handler
     # Not a bare skip: for many outputs at once that empties what the browser remembers.
     nothing: Updates = {tab.cards: gr.skip()}
 
-    def press(me: object, text: str, engine: str, within: float, picked: list[str], event: gr.EventData) -> Updates:
-        data = pressed(event)
+    def press(values: Values, event: gr.EventData) -> Updates:
+        data, me, picked = pressed(event), values[shown.me], values[tab.picked]
         act, job, owner = data.get("act"), data.get("job", ""), owner_of(me)
         if act in ("delete", "undo"):
-            offer, spoken = _delete(desk, job, owner) if act == "delete" else _undo(desk, job, owner)
-            updates: Updates = {tab.cards: desk.history(owner, _asked(text, engine, within)), tab.notice: offer}
+            change = _delete if act == "delete" else _undo
+            gone, spoken = change(desk, job, owner, values[tab.gone])
+            asked = _asked(*(values[each] for each in tab.filters))
+            updates: Updates = {tab.cards: desk.history(owner, asked), tab.gone: gone, tab.notice: panel.deleted(gone)}
             updates |= {shown.said: live.spoken(spoken)} if spoken else {}
             return updates | (_picked(tab, desk, owner, without(picked, job)) if job in picked else {})
         if act == "compare":
@@ -102,11 +106,11 @@ def wire(tab: HistoryTab, desk: Desk, shown: live.Live, makers: Sequence[Handler
             return updates
         return nothing
 
-    own_outputs = [tab.cards, tab.notice, tab.comparison, tab.picked]
+    own_outputs = [tab.cards, tab.notice, tab.comparison, tab.picked, tab.gone]
     forms = [part for maker in makers for part in _parts(maker.form)]
     outputs = [*own_outputs, *shown.outputs, *forms]
     for place in (tab.cards, tab.notice, tab.comparison):
-        place.press(press, [*filters, tab.picked], outputs, **QUIET)
+        place.press(press, {*filters, tab.picked, tab.gone}, outputs, **QUIET)
 
     def manage(values: Values, event: gr.EventData) -> Updates:
         """The queue's and the pill's buttons; opening the queue is the page's own script's."""
@@ -141,14 +145,14 @@ def _asked(text: str, engine: str, within: float) -> panel.Filter:
     return panel.Filter(engine or "", text or "", within if isinstance(within, int | float) else 0)
 
 
-def _delete(desk: Desk, job: str, owner: str) -> tuple[Markup, str]:
-    """The offer to take it back, and the same for a screen reader."""
+def _delete(desk: Desk, job: str, owner: str, gone: list[Gone]) -> tuple[list[Gone], str]:
+    """What can be taken back now, and a sentence for a screen reader."""
     snapshot = desk.snapshot(job, owner)
     if snapshot is None or not desk.workbench.delete(job, owner):
-        return NOTHING, ""
-    return panel.deleted(snapshot), f"Deleted {heading(snapshot)}. Undo takes it back."
+        return gone, ""
+    return [(job, heading(snapshot)), *gone][: panel.MOST_UNDONE], f"Deleted {heading(snapshot)}. Undo takes it back."
 
 
-def _undo(desk: Desk, job: str, owner: str) -> tuple[Markup, str]:
+def _undo(desk: Desk, job: str, owner: str, gone: list[Gone]) -> tuple[list[Gone], str]:
     back = desk.workbench.undelete(job, owner) and desk.snapshot(job, owner)
-    return NOTHING, f"{heading(back)} is back." if back else ""
+    return [each for each in gone if each[0] != job], f"{heading(back)} is back." if back else ""
