@@ -53,6 +53,7 @@ class _Run:
         self._check(start)
         try:
             self._try_all(Space(self._unit(start), self.request.trials, self.request.seed))
+            self.course.say("Ranking")  # a stop while the last trial was scored keeps them as well
         except (Cancelled, KeyboardInterrupt):
             if not self.trials:
                 raise
