@@ -369,7 +369,7 @@ def test_one_owner_cannot_fill_the_queue(root):
     runner.close()
 
 
-@pytest.mark.parametrize("engine", ["../x", "Illusion", "", "a/b", "a" * 40, ".trash"])
+@pytest.mark.parametrize("engine", ["../x", "Illusion", "", "a/b", "a" * 40, ".trash", "-x", "a.b"])
 def test_an_engine_name_never_becomes_a_path(runner, root, engine):
     with pytest.raises(RequestError):
         runner.submit(made, engine=engine, title="", owner="ann", request={})
