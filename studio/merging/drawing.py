@@ -95,11 +95,14 @@ class Artist:
         latents = denoise(network, scheduler, lambda step, sigma: terms, noise, report, Route(predict=predict))
         pixels = network.decode(latents)[0].cpu()
         self.course.drawn += 1
-        return torch.nan_to_num(pixels)
+        return pixels
 
 
 def alignments(models: ModelStore, scorer: str, rows: Rows, prompts: Sequence[str]) -> list[list[float]]:
-    """The cosine of every picture with its own prompt, as alignment is of an illusion with one view."""
+    """The cosine of every picture with its own prompt, as alignment is of an illusion with one view.
+
+    NaN for pixels that are not finite.
+    """
 
     def read(clip: ClipScorer) -> list[list[float]]:
         with torch.inference_mode():
@@ -109,5 +112,10 @@ def alignments(models: ModelStore, scorer: str, rows: Rows, prompts: Sequence[st
     return models.scorer(scorer, read)
 
 
+def picture_of(pixels: Tensor) -> Image.Image:
+    """The pixels as a picture, grey where they are not finite."""
+    return to_picture(torch.nan_to_num(pixels))
+
+
 def _preview(network: Network, clean: Tensor) -> Image.Image:
-    return to_picture((clean[0].clamp(-1, 1) if network.in_pixels else network.preview(clean[:1])[0]).cpu())
+    return picture_of((clean[0].clamp(-1, 1) if network.in_pixels else network.preview(clean[:1])[0]).cpu())

@@ -6,9 +6,9 @@ import math
 import time
 
 from studio.errors import Cancelled, RequestError
-from studio.imaging import grid, to_picture
+from studio.imaging import grid
 from studio.merging import curves, trials_preflight
-from studio.merging.drawing import Artist, Course, alignments
+from studio.merging.drawing import Artist, Course, alignments, picture_of
 from studio.merging.fit import Plan
 from studio.merging.in_memory import given, plan_of
 from studio.merging.layout import block_names, blocks_of
@@ -53,6 +53,7 @@ class _Run:
         self._check(start)
         try:
             self._try_all(Space(self._unit(start), self.request.trials, self.request.seed))
+            self.course.say("Ranking")  # a stop while the last trial was scored keeps them as well
         except (Cancelled, KeyboardInterrupt):
             if not self.trials:
                 raise
@@ -96,7 +97,7 @@ class _Run:
         read = alignments(self.models, self.request.scorer, rows, self.request.prompts)
         found = [score for row in read for score in row]
         score = sum(found) / len(found)
-        picture = grid([to_picture(pixels) for row in rows for pixels in row], len(self.seeds))
+        picture = grid([picture_of(pixels) for row in rows for pixels in row], len(self.seeds))
         self.trials.append(Trial(place, merge, picture, score if math.isfinite(score) else WORST))
         self.alphas.append(values[0] if self.request.over == "alpha" else merge.alpha)
 

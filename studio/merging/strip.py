@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 
 from studio.errors import ModelFileError
-from studio.imaging import to_picture
 from studio.merging import trials_preflight
-from studio.merging.drawing import Artist, Course, Rows, alignments
+from studio.merging.drawing import Artist, Course, Rows, alignments, picture_of
 from studio.merging.fit import Plan
 from studio.merging.in_memory import given, plan_of
 from studio.merging.sources import LETTERS
@@ -83,7 +83,8 @@ class _Run:
         first = self.course.drawn
         self.course.say(f"Loading {letter.upper()}")
         try:
-            rows = self.models.network(name, self.artist.drawing([self.request.seed], letter.upper()))
+            with inside_merge():
+                rows = self.models.network(name, self.artist.drawing([self.request.seed], letter.upper()))
         except ModelFileError as error:
             self.course.drawn = first + len(self.request.prompts)
             self.notes[f"{letter.upper()} is not drawn by itself: {error}"] = None
@@ -101,8 +102,8 @@ class _Run:
             yield self._column("merge", note, alpha, rows)
 
     def _column(self, letter: str, title: str, alpha: float | None, rows: Rows) -> Column:
-        scores: list[list[float]] = []
+        scores = [[math.nan]] * len(rows)
         if self.request.scorer:
             scores = alignments(self.models, self.request.scorer, rows, self.request.prompts)
-        pictures = tuple(to_picture(row[0]) for row in rows)
-        return Column(letter, title, alpha, pictures, tuple(row[0] for row in scores) or (None,) * len(pictures))
+        known = tuple(row[0] if math.isfinite(row[0]) else None for row in scores)
+        return Column(letter, title, alpha, tuple(picture_of(row[0]) for row in rows), known)

@@ -53,14 +53,17 @@ def headline(request: Trials) -> str:
 
 @contextlib.contextmanager
 def inside_merge() -> Iterator[None]:
-    """What is wrong with the merge, said with the name that its fields have inside this request."""
+    """What is wrong with the merge, said with the name that its fields have inside this request.
+
+    A store knows of one model only, which here is what all of the merge's make.
+    """
     try:
         yield
     except StudioError as error:
         words, field = str(error), error.field
         if field is not None and words.startswith(f"{field}:"):
             error.args = (f"merge.{words}",)
-        error.field = "merge" if field is None else f"merge.{field}"
+        error.field = "merge" if field is None else "merge.models" if field == "model" else f"merge.{field}"
         raise
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +51,17 @@ class Strip:
             "scorer": self.request.scorer or None,
             "evaluations": self.evaluations,
             "seconds": round(self.seconds, 3),
-            "notes": list(self.notes),
+            "notes": [*self._said(), *self.notes],
         }
+
+    def _said(self) -> list[str]:
+        """How well each network's pictures read, in a sentence; nothing where nobody scored them."""
+        means = []
+        for column in self.columns:
+            found = [score for score in column.scores if score is not None]
+            name = column.title if column.letter == "merge" else column.letter.upper()
+            means += [f"{name} {sum(found) / len(found):.3f}"] if found else []
+        return [f"Mean alignment by {self.request.scorer}: {', '.join(means)}."] if means else []
 
     def _save_column(self, folder: Path, column: Column) -> list[dict[str, Any]]:
         merges = [each for each in self.columns if each.letter == "merge"]
@@ -180,4 +188,4 @@ def _recipe(request: StripRequest) -> dict[str, Any]:
 
 
 def _rounded(score: float | None) -> float | None:
-    return None if score is None or not math.isfinite(score) else round(score, 4)
+    return None if score is None else round(score, 4)

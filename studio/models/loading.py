@@ -154,7 +154,7 @@ def _filled(folder: Path, reader: Any, tensors: Tensors, device: torch.device, d
     names = {new: new if new in tensors else _early_name(new) for new in module.state_dict()}
     wanted = {new: tensors.pop(name).to(device, dtype) for new, name in names.items()}
     module.load_state_dict(wanted, assign=True)
-    return module.to(dtype)
+    return nn.Module.to(module, dtype)  # diffusers' own warns of modules to keep in float32, of which these have none
 
 
 def _early_name(name: str) -> str:

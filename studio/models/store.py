@@ -227,7 +227,9 @@ class ModelStore:
     def given(self, given: Given, work: Callable[[Network], T]) -> T:
         """``work`` with a network of tensors that need not lie in a file; it is kept no longer than that."""
         parts = self.given_bytes(given)
-        self._evict_until(self.budget - sum(parts.values()))
+        room = self.budget - sum(parts.values())
+        if self.bytes_used() > room:
+            self._evict_until(room)
 
         def build() -> Network:
             place = self._place(given.name, parts)

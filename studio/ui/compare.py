@@ -8,7 +8,7 @@ from typing import Any
 
 from studio.ui import words
 from studio.ui.markup import Markup, tag
-from studio.ui.result import MEASURES, Result
+from studio.ui.result import MEASURES, TITLES, Result
 
 LABELS = {
     "model": "Model",
@@ -144,7 +144,7 @@ def _written(name: str, value: Any) -> str:
     if value in (None, "", [], {}):
         return "–"
     if name == "views":
-        return ", ".join(words.view_title(spec) for spec in value)
+        return ", ".join(words.view_title(spec, TITLES) for spec in value)
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(map(str, value))
     return str(value)

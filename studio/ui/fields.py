@@ -69,8 +69,14 @@ def choice(form: Form, name: str, label: str, choices: Choices, value: str, info
 
 
 def listed(values: Sequence[object] | None) -> str:
-    """Numbers as a person writes them."""
-    return ", ".join(f"{value:.10g}" if isinstance(value, float) else str(value) for value in values or ())
+    """Numbers as a person writes them, in as few digits as say the same."""
+    return ", ".join(map(written, values or ()))
+
+
+def written(value: object) -> str:
+    if isinstance(value, float) and float(f"{value:g}") == value:
+        return f"{value:g}"
+    return str(value)
 
 
 def parts(text: Any) -> list[str]:

@@ -85,8 +85,8 @@ def _kinds(kinds: Mapping[str, str]) -> str:
     families = set(kinds.values())
     names = list(kinds)
     if len(families) == 1:
-        listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 2 else names)
-        return f"{listed} {'are' if len(names) > 1 else 'is'} {families.pop()}."
+        listed = {1: f"{names[0]} is", 2: f"{names[0]} and {names[-1]} are both"}.get(len(names), "all are")
+        return f"{listed} {families.pop()}."
     return ", ".join(f"{name} is {family}" for name, family in kinds.items()) + "."
 
 

@@ -10,6 +10,7 @@ from studio.merging.request import MergeRequest
 from studio.merging.trials_request import SearchRequest
 from studio.requests import defaults
 from studio.ui.fields import lines, listed, parts
+from studio.ui.fields import written as written_number
 
 SLOTS = 3  # checkpoints with a field of their own; others stand together in one
 MOST_ALPHAS = 9
@@ -96,7 +97,7 @@ def written(merge: Mapping[str, Any]) -> dict[str, Any]:
     named |= {f"parts.{part}": full["parts"].get(part, USUAL.get(part, "merge")) for part in PARTS}
     known = METHODS.get(full["method"], next(iter(METHODS.values()))).options.model_fields
     named |= {f"options.{name}": full["options"].get(name, entry.default) for name, entry in known.items()}
-    named["rules"] = "\n".join(f"{rule['keys']} = {rule['alpha']:g}" for rule in full["rules"])
+    named["rules"] = "\n".join(f"{rule['keys']} = {written_number(rule['alpha'])}" for rule in full["rules"])
     hashes = "\n".join(f"{place} {sha256}" for place, sha256 in full["verify"].items())
     return named | {"verify": hashes, "check_sources": bool(hashes)}
 

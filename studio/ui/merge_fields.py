@@ -126,6 +126,7 @@ def _method(form: MergeForm, named: Mapping[str, Any]) -> None:
         form.method_help = place(method_help(named))
     with _shown(form, "alpha"):
         slider(form, "alpha", "Alpha", -2, 2, named["alpha"], "0 is A; 1 is B.", step=0.01, elem_id="alpha")
+    form.notes["options"] = form.notes["method"]
     for name in OPTIONS:
         title, info = OPTION_TITLES[name]
         record = next(method.options for method in METHODS.values() if name in method.options.model_fields)
@@ -137,7 +138,7 @@ def _method(form: MergeForm, named: Mapping[str, Any]) -> None:
 
 
 def _prompts(form: MergeForm) -> None:
-    with _shown(form, "drawing", elem_classes="field"):
+    with _shown(form, "drawing", elem_classes="drawing"):
         prompts = "\n".join(FIRST_PROMPTS)
         info = "One a line, at most four: each by A, B and the merge."
         text(form, "prompts", "Draw", prompts, info, lines=2, elem_classes="prompt", elem_id="merge-prompts")
@@ -151,6 +152,7 @@ def _more(form: MergeForm, named: Mapping[str, Any], free: bool) -> None:
         for part in PARTS:
             with _shown(form, f"parts.{part}"):
                 _part(form, part, named[f"parts.{part}"])
+        form.notes["parts"] = form.notes["parts.unet"]
     with _shown(form, "blocks"), group("Blocks"):
         curves = [(curve.title[:1].upper() + curve.title[1:], curve.name) for curve in CURVES.values()]
         choice(form, "curve", "How alpha runs over the blocks", curves, named["curve"], None, elem_id="curve")

@@ -9,7 +9,8 @@ from gradio.themes.utils import colors, fonts, sizes
 
 HERE = Path(__file__).parent
 STYLES = tuple(
-    HERE / "css" / f"{name}.css" for name in ("pieces", "frame", "form", "action", "stage", "result", "merge", "strip", "history")
+    HERE / "css" / f"{name}.css"
+    for name in ("pieces", "frame", "form", "action", "stage", "result", "merge", "strip", "history")
 )
 OUTER_STYLE = HERE / "css" / "tokens.css"
 SCRIPTS = (HERE / "page.js", HERE / "merge.js")

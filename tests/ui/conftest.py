@@ -8,10 +8,23 @@ import socket
 import time
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from studio.settings import Settings
 from studio.workbench import Workbench
 
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SECOND = "second"  # a model of the models folder that fits the built-in one
 ANN, EVE = "ann-" + "0" * 20, "eve-" + "0" * 20
 SMALL = {"steps": 2, "seed": 5, "prompts": ["a fox", "a penguin"], "views": ["identity", "rotate_180"]}
 THREE = {"steps": 2, "seed": 9, "prompts": ["a cat", "an owl", "a bear"], "views": ["identity", "negate", "rotate_180"]}
@@ -41,6 +54,7 @@ def world(assets, tmp_path_factory):
         path = root / "presets" / "illusion" / f"{slug}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"title": title, "description": f"{title}.", "request": request}))
+    second_model(assets / "models" / "emoji", root / "models" / SECOND)
     bench = make(root, "example")
     done = until_over(bench, bench.submit("illusion", SMALL, ANN))
     bench.close()
@@ -49,11 +63,26 @@ def world(assets, tmp_path_factory):
     return root
 
 
+def second_model(first, folder):
+    """A copy of a model whose U-Net is a little noisier."""
+    import torch
+
+    shutil.copytree(first, folder)
+    (weights,) = (folder / "unet").glob("*.safetensors")
+    draw = torch.Generator().manual_seed(0)
+    held = {
+        key: value * (1 + 0.05 * torch.randn(value.shape, generator=draw)).to(value.dtype) if value.ndim > 1 else value
+        for key, value in load_file(weights).items()
+    }
+    save_file(held, weights, metadata={"format": "pt"})
+
+
 def make(root, outputs, profile="local"):
     settings = Settings(
         outputs=root / "outputs" / outputs,
         assets=root / "assets",
         presets=root / "presets",
+        models_dir=root / "models" if (root / "models").is_dir() else None,
         device="cpu",
         offline=True,
         port=None,
@@ -89,3 +118,45 @@ def shared(world, request):
     yield bench, address
     page.close()
     bench.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser, home):
+    """Opens pages; afterwards nothing may run any more, nothing may have been fetched from elsewhere or failed."""
+    bench, address = home
+    contexts, trouble = [], []
+
+    def opened(width=1440, height=900, path="/", **options):
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.on("request", lambda request: trouble.append(request.url) if _foreign(request.url, address) else None)
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.goto(address + path)
+        page.wait_for_selector("#tabs")
+        return page
+
+    opened.bench = bench
+    yield opened
+    for context in contexts:
+        context.close()
+    for job in bench.history("local"):
+        bench.cancel(job.id, "local")
+    while any(not job.over for job in bench.history("local")):
+        time.sleep(0.05)
+    assert trouble == []
+
+
+def _foreign(url, address):
+    return not url.startswith((address, "data:", "blob:"))

@@ -2,77 +2,25 @@
 
 import json
 import re
-import shutil
-import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from studio.imaging import write_png
+from tests.ui.conftest import CHROMIUM
 
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 if not Path(CHROMIUM).exists():
     pytest.skip("chromium is not installed", allow_module_level=True)
 
-from playwright.sync_api import expect, sync_playwright  # noqa: E402
+from playwright.sync_api import expect
 
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 expect.set_options(timeout=30_000)
 
 DONE = "[data-state=done]"
 RUNNING = "[data-state=running]"
 PREVIEW = f"{RUNNING} .frame img"
 LONG = "200"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(browser, home):
-    """Opens pages; afterwards nothing may run any more, nothing may have been fetched from elsewhere or failed."""
-    bench, address = home
-    contexts, trouble = [], []
-
-    def opened(width=1440, height=900, path="/", **options):
-        context = browser.new_context(viewport={"width": width, "height": height}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(60_000)
-        page.on("request", lambda request: trouble.append(request.url) if _foreign(request.url, address) else None)
-        page.on("pageerror", lambda error: trouble.append(str(error)))
-        page.goto(address + path)
-        page.wait_for_selector("#tabs")
-        return page
-
-    opened.bench = bench
-    yield opened
-    for context in contexts:
-        context.close()
-    for job in bench.history("local"):
-        bench.cancel(job.id, "local")
-    while any(not job.over for job in bench.history("local")):
-        time.sleep(0.05)
-    assert trouble == []
-
-
-def _foreign(url, address):
-    return not url.startswith((address, "data:", "blob:"))
 
 
 def ready(page, selector=DONE):

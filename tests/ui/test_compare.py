@@ -4,7 +4,6 @@ from studio.ui import compare
 from studio.ui.result import Result
 from studio.ui.tabs.history import toggled, without
 
-TITLES = {"identity": "As it is", "rotate_180": "Half turn"}
 REQUEST = {"prompts": ["a <b>", "a cat"], "views": ["identity", "rotate_180"], "steps": 8, "seed": 0, "candidates": 4}
 
 
@@ -22,7 +21,7 @@ def rows(drawn):
 
 
 def test_only_what_differs_is_listed_and_everything_that_was_measured():
-    assert rows(compare.of([LEFT, RIGHT], TITLES)) == [
+    assert rows(compare.of([LEFT, RIGHT])) == [
         ("Seed", "3", "7"),  # of the candidates that are shown, not the first seed of the run
         ("Steps", "8", "30"),
         ("Alignment", "0.50", "0.62"),
@@ -32,11 +31,11 @@ def test_only_what_differs_is_listed_and_everything_that_was_measured():
 
 def test_views_are_listed_in_words():
     turned = made("three", {"seed": 3, "image": "a.png"}, views=["rotate_180", "identity"])
-    assert rows(compare.of([LEFT, turned], TITLES))[0] == ("Views", "As it is, Half turn", "Half turn, As it is")
+    assert rows(compare.of([LEFT, turned]))[0] == ("Views", "As it is, Half turn", "Half turn, As it is")
 
 
 def test_both_pictures_are_there_for_the_slider_and_for_the_map():
-    drawn = compare.of([LEFT, RIGHT], TITLES)
+    drawn = compare.of([LEFT, RIGHT])
     assert re.findall(r'src="([^"]+)"', drawn) == ["two/a.png", "one/a.png"]
     assert 'data-left="one/a.png" data-right="two/a.png"' in drawn
     assert 'data-picked="one two"' in drawn
@@ -44,8 +43,8 @@ def test_both_pictures_are_there_for_the_slider_and_for_the_map():
 
 
 def test_one_result_asks_for_a_second_and_none_for_nothing():
-    assert "Choose a second picture to compare with <b>a &lt;b&gt; / a cat</b>" in compare.of([LEFT], TITLES)
-    assert compare.of([], TITLES) == '<div class="comparison" data-picked=""></div>'
+    assert "Choose a second picture to compare with <b>a &lt;b&gt; / a cat</b>" in compare.of([LEFT])
+    assert compare.of([]) == '<div class="comparison" data-picked=""></div>'
 
 
 def test_a_result_without_a_picture_has_no_side():

@@ -42,11 +42,21 @@ def listener(address, elem_id, event):
     return next(d["id"] for d in config["dependencies"] if [part, event] in [list(t) for t in d["targets"]])
 
 
+def act(address, elem_id, event, me, changes, event_data=None):
+    """An event without the page: the form's values as the page's config gives them, some changed by their labels."""
+    config = json.loads(get(address, "/config")[2])
+    parts = {part["id"]: part["props"] for part in config["components"]}
+    number = listener(address, elem_id, event)
+    inputs = next(d["inputs"] for d in config["dependencies"] if d["id"] == number)
+    data = [changes.get(parts[i].get("label"), parts[i].get("value")) for i in inputs]
+    data = [{"owner": me} if "storage_key" in parts[i] else value for i, value in zip(inputs, data, strict=True)]
+    call = {"fn_index": number, "data": data, "event_data": event_data, "session_hash": uuid.uuid4().hex}
+    return post(address, "/gradio_api/run/predict", call)
+
+
 def press(address, elem_id, me, data):
     """A press in the page's own markup, forged without the page."""
-    number = listener(address, elem_id, "press")
-    call = {"fn_index": number, "data": [{"owner": me}, None], "event_data": data, "session_hash": uuid.uuid4().hex}
-    return post(address, "/gradio_api/run/predict", call)
+    return act(address, elem_id, "press", me, {}, data)
 
 
 @pytest.fixture(scope="module")
@@ -250,8 +260,9 @@ def test_a_poll_that_brings_nothing_new_sends_nothing(home):
     _, address = home
     config = json.loads(get(address, "/config")[2])
     (timer,) = [part["id"] for part in config["components"] if part["type"] == "timer"]
-    number = next(d["id"] for d in config["dependencies"] if [timer, "tick"] in [list(t) for t in d["targets"]])
-    call = {"fn_index": number, "data": [{"owner": ANN}, None, None], "session_hash": uuid.uuid4().hex}
+    tick = next(d for d in config["dependencies"] if [timer, "tick"] in [list(t) for t in d["targets"]])
+    data = [{"owner": ANN}, *[None] * (len(tick["inputs"]) - 1)]
+    call = {"fn_index": tick["id"], "data": data, "session_hash": uuid.uuid4().hex}
     post(address, "/gradio_api/run/predict", call)
     time.sleep(0.1)
     second = post(address, "/gradio_api/run/predict", call)["data"]
@@ -266,15 +277,8 @@ def _count(folder):
 
 
 def forged_click(address, me, changes):
-    """Generate pressed without the page: the form's values as the page's config gives them, with some changed."""
-    config = json.loads(get(address, "/config")[2])
-    parts = {part["id"]: part["props"] for part in config["components"]}
-    number = listener(address, "generate", "click")
-    inputs = next(d["inputs"] for d in config["dependencies"] if d["id"] == number)
-    data = [changes.get(parts[i].get("label"), parts[i].get("value")) for i in inputs]
-    data = [{"owner": me} if "storage_key" in parts[i] else value for i, value in zip(inputs, data, strict=True)]
-    call = {"fn_index": number, "data": data, "session_hash": uuid.uuid4().hex}
-    return json.dumps(post(address, "/gradio_api/run/predict", call)["data"])
+    """Generate pressed without the page."""
+    return json.dumps(act(address, "generate", "click", me, changes)["data"])
 
 
 def test_a_forged_click_meets_the_same_rules(shared):

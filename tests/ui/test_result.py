@@ -10,8 +10,6 @@ from studio.ui import result
 from studio.ui.files import named_files
 from studio.ui.result import Result
 
-TITLES = {"identity": "As it is", "rotate_180": "Half turn"}
-
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
@@ -31,7 +29,7 @@ def saved(tmp_path_factory):
 def drawn(saved):
     _, request, summary = saved
     shown = Result("j1", request, summary, lambda name, width: f"outputs/t/{name}" + (f"?w={width}" if width else ""))
-    return result.of(shown, TITLES)
+    return result.of(shown)
 
 
 def test_every_address_in_the_result_is_a_file_that_was_saved(saved, drawn):
@@ -75,7 +73,7 @@ def test_downloads_have_telling_names(drawn):
 def test_a_puzzle_s_sheets_are_offered_and_served():
     puzzle = {"a4": "c-puzzle-a4.pdf", "letter": "c-puzzle-letter.pdf", "svg": "c-puzzle.svg"}
     summary = {"candidates": [{"seed": 1, "image": "c.png", "views": [], "puzzle": puzzle}], "prompts": ["a fox"]}
-    drawn = result.of(Result("j", {}, summary, lambda name, width: name), TITLES)
+    drawn = result.of(Result("j", {}, summary, lambda name, width: name))
     assert re.findall(r'href="([^"]+)"', drawn) == ["c.png", *puzzle.values()]
     assert re.findall(r'download="([^"]+)"', drawn)[1:] == [
         "fox-seed1-puzzle-a4.pdf",
@@ -88,7 +86,7 @@ def test_a_puzzle_s_sheets_are_offered_and_served():
 def test_remarks_are_folded_and_name_what_was_found():
     failures = [{"title": "Noise shift", "found": True}, {"title": "Correlated noise", "found": False}]
     best = {"seed": 1, "image": "c.png", "views": [], "failures": failures}
-    drawn = result.of(Result("j", {}, {"candidates": [best], "notes": ["Half turn: 1% lost."]}, lambda n, w: n), TITLES)
+    drawn = result.of(Result("j", {}, {"candidates": [best], "notes": ["Half turn: 1% lost."]}, lambda n, w: n))
     assert "Remarks<small>noise shift</small>" in drawn
     assert "<li>Half turn: 1% lost.</li>" in drawn
 
@@ -108,7 +106,7 @@ def test_a_summary_without_extras_is_still_shown():
         "prompts": ["a fox"],
         "views": ["identity"],
     }
-    drawn = result.of(Result("j", {}, bare, lambda name, width: name), TITLES)
+    drawn = result.of(Result("j", {}, bare, lambda name, width: name))
     assert "a fox" in drawn
     assert "Seed" in drawn
     assert "<details" not in drawn

@@ -4,9 +4,8 @@ from pathlib import Path
 import pytest
 
 from studio.snapshots import JobError, Snapshot
-from studio.ui import history, stage
+from studio.ui import history, result, stage
 
-TITLES = {"identity": "As it is", "rotate_180": "Half turn"}
 REQUEST = {
     "prompts": ["a fox", "a <b>penguin"],
     "views": ["identity", "rotate_180"],
@@ -31,8 +30,12 @@ FAILED = replace(
 STOPPED = replace(RUNNING, status="cancelled", finished=1010.0, note="Stopped after step 12 of 30.", eta=None)
 
 
+def drawn_on_stage(snapshot):
+    return stage.of(snapshot, result.forming(snapshot))
+
+
 def test_a_running_job_shows_every_view_under_its_prompt():
-    drawn = stage.of(RUNNING, TITLES)
+    drawn = drawn_on_stage(RUNNING)
     assert drawn.count('src="data:image/jpeg') == 2
     assert "Half turn" in drawn
     assert "a &lt;b&gt;penguin" in drawn
@@ -40,7 +43,7 @@ def test_a_running_job_shows_every_view_under_its_prompt():
 
 
 def test_a_running_job_says_how_far_it_is():
-    drawn = stage.of(RUNNING, TITLES)
+    drawn = drawn_on_stage(RUNNING)
     assert "Step 12 of 30, about 2 s left · 48 evaluations" in drawn
     assert 'role="progressbar"' in drawn
     assert 'aria-valuenow="12"' in drawn
@@ -48,20 +51,20 @@ def test_a_running_job_says_how_far_it_is():
 
 
 def test_frames_are_there_before_the_first_preview_so_that_nothing_jumps():
-    early = stage.of(replace(RUNNING, previews=(), step=0, total=0), TITLES)
-    late = stage.of(RUNNING, TITLES)
+    early = drawn_on_stage(replace(RUNNING, previews=(), step=0, total=0))
+    late = drawn_on_stage(RUNNING)
     assert early.count('class="frame"') == late.count('class="frame"') == 3
     assert "<img" not in early
 
 
 def test_a_waiting_job_says_what_it_waits_for():
-    assert "Waiting for 2 jobs in line before it" in stage.of(WAITING, TITLES)
-    assert "Starting" in stage.of(replace(WAITING, position=1), TITLES)
+    assert "Waiting for 2 jobs in line before it" in drawn_on_stage(WAITING)
+    assert "Starting" in drawn_on_stage(replace(WAITING, position=1))
 
 
 @pytest.mark.parametrize("snapshot", [FAILED, STOPPED])
 def test_what_ended_early_gives_its_reason_and_its_settings_back(snapshot):
-    drawn = stage.of(snapshot, TITLES)
+    drawn = drawn_on_stage(snapshot)
     assert snapshot.reason in drawn
     assert 'data-act="restore"' in drawn
 
@@ -117,4 +120,4 @@ def test_only_what_has_pictures_can_be_compared():
 
 def test_the_frames_keep_their_place_while_a_page_opens_and_after_a_job_stopped_early():
     assert stage.opening(2).count('class="frame"') == 3
-    assert stage.of(replace(STOPPED, previews=()), TITLES).count('class="frame"') == 3
+    assert drawn_on_stage(replace(STOPPED, previews=())).count('class="frame"') == 3

@@ -57,7 +57,7 @@ def draw() -> HistoryTab:
     queue = pressable(elem_id="queue")
     engines = [("Every tab", ""), *((engine.title, engine.name) for engine in ENGINES)]
     with gr.Row(elem_classes="history-tools"):
-        text = gr.Textbox(label="Search", placeholder="a word of a prompt", lines=1, elem_id="history-text")
+        text = gr.Textbox(label="Search", placeholder="a word of a prompt or a model", lines=1, elem_id="history-text")
         engine = gr.Dropdown(engines, value="", label="Made in", elem_id="history-engine")
         within = gr.Dropdown(list(panel.TIMES), value=0, label="When", elem_id="history-time")
     notice = pressable(elem_id="notice")
@@ -77,7 +77,8 @@ def wire(tab: HistoryTab, desk: Desk, shown: live.Live, makers: Sequence[Handler
         return desk.history(owner_of(me), _asked(text, engine, within))
 
     filters = [shown.me, *tab.filters]
-    for happened in (own.select, *(each.change for each in tab.filters), shown.said.change):
+    # With ``me`` comes whose history it is: an address may open this tab before that is known.
+    for happened in (own.select, *(each.change for each in tab.filters), shown.said.change, shown.me.change):
         happened(redraw, filters, tab.cards, trigger_mode="always_last", **QUIET)
 
     # Not a bare skip: for many outputs at once that empties what the browser remembers.
