@@ -86,12 +86,14 @@
     button.dataset.pending = "";
     const started = { button, until: performance.now() + LONGEST_PENDING };
     pending.push(started);
+    document.querySelectorAll(".fold .is-error").forEach((sentence) => delete sentence.dataset.met);
     setTimeout(() => release([started]), LONGEST_PENDING);
   }
 
   function release(those) {
     those.forEach(({ button }) => delete button.dataset.pending);
     pending = pending.filter((one) => !those.includes(one));
+    openFoldsWithErrors();
   }
 
   const ANSWERS = ".stage-place, #said, #history, #queue, #notice, #comparison, #pill, .note";
@@ -196,7 +198,8 @@
     });
   }
 
-  // A sentence about a field in a closed fold would be seen by nobody: the fold opens, once for every sentence.
+  // A sentence about a field in a closed fold would be seen by nobody: the fold opens,
+  // once for every sentence and once more when something is pressed.
   function openFoldsWithErrors() {
     document.querySelectorAll(".fold .is-error:not([data-met])").forEach((sentence) => {
       sentence.dataset.met = "yes";

@@ -233,6 +233,36 @@ def test_the_history_restores_deletes_and_takes_back(visit):
     expect(page.locator("#stage h2")).to_have_text("a mushroom / a penguin")
 
 
+def test_every_deletion_can_be_taken_back_and_a_new_visit_to_the_history_lists_it(visit):
+    page = ready(visit())
+    for seed in ("5", "6"):
+        page.get_by_label("Seed", exact=True).fill(seed)
+        page.get_by_role("button", name="Generate").click()
+        page.wait_for_selector(f"#stage {DONE}:has-text('Seed {seed}'):not([data-job^=example])")
+    page = visit(path="/?tab=history")
+    page.wait_for_selector(".card")
+    there = page.locator(".card").count()
+    for gone in (1, 2):
+        page.locator(".card").first.get_by_role("button", name="Delete").click()
+        expect(page.locator(".card")).to_have_count(there - gone)
+    for left in (1, 0):
+        page.get_by_role("button", name="Undo").first.click()
+        expect(page.get_by_role("button", name="Undo")).to_have_count(left)
+    expect(page.locator(".card")).to_have_count(there)
+
+
+def test_a_fold_opens_for_the_error_inside_it(visit):
+    page = ready(visit())
+    fold = page.locator("#more > button.label-wrap")
+    fold.click()
+    page.get_by_label("How much each view counts").fill("1, 2, 3")
+    expect(page.locator("#more .is-error")).to_be_visible()
+    fold.click()
+    expect(page.locator("#more .is-error")).to_be_hidden()
+    page.get_by_role("button", name="Generate").click()
+    expect(page.locator("#more .is-error")).to_be_visible()
+
+
 def test_two_results_are_compared_with_a_slider_and_a_map(visit):
     page = ready(visit())
     for seed in ("5", "6"):

@@ -100,6 +100,53 @@ def test_the_animation_can_be_held(drawn):
     assert 'aria-label="Pause the animation"' in drawn
 
 
+@pytest.fixture
+def searched():
+    """A search over partners with a study, of which one candidate was left unfinished."""
+    found = [
+        {"seed": 5, "prompts": ["a bear", partner], "image": f"{i}.png", "views": [f"{i}a.png", f"{i}b.png"]}
+        for i, partner in enumerate(("a skull", "a cat"))
+    ]
+    stopped = [{"seed": 6, "prompts": ["a bear", "a cat"], "grid": "stopped-0.png", "why": "After 11 of 15 steps."}]
+    summary = {
+        "candidates": found,
+        "stopped": stopped,
+        "prompts": ["a bear", "a skull"],
+        "views": ["identity", "negate"],
+    }
+    request = {"prompts": ["a bear", "a pumpkin"], "partners": ["a skull", "a cat"], "candidates": 2, "seed": 5}
+    request |= {"stop_early": True, "adapter_study": True, "steps": 15}
+    return Result("j", request, summary | {"study": {"grid": "study.png"}}, lambda name, width: name)
+
+
+def test_every_candidate_of_a_search_stands_under_its_own_prompts(searched):
+    drawn = result.of(searched)
+    assert re.findall(r'alt="(a \w+)"', drawn)[:4] == ["a bear", "a skull", "a bear", "a cat"]
+    assert re.findall(r'aria-label="Candidate \d of 2, ([^"]+)"', drawn) == ["a skull, seed 5", "a cat, seed 5"]
+    assert 'download="bear-cat-seed5.png"' in drawn
+    assert "pumpkin" not in drawn
+
+
+def test_the_settings_of_one_candidate_make_it_alone(searched):
+    assert searched.alone(searched.candidates[1]) == {
+        "prompts": ["a bear", "a cat"],
+        "seed": 5,
+        "candidates": 1,
+        "partners": [],
+        "stop_early": False,
+        "adapter_study": False,
+        "steps": 15,
+    }
+
+
+def test_a_study_s_grid_and_what_was_stopped_early_are_shown_and_served(searched):
+    drawn = result.of(searched)
+    assert 'src="study.png"' in drawn
+    assert "1 candidate stopped early" in drawn
+    assert "After 11 of 15 steps." in drawn
+    assert {"study.png", "stopped-0.png"} <= named_files(searched.summary)
+
+
 def test_a_summary_without_extras_is_still_shown():
     bare = {
         "candidates": [{"seed": 1, "image": "a.png", "views": ["a.png"]}],
