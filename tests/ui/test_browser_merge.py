@@ -86,7 +86,7 @@ def test_pick_preview_slide_save_drop_the_file_back_and_replay(visit):
     expect(page.get_by_label("number input for Alpha")).to_have_value("0.75")
     page.get_by_role("button", name="Save", exact=True).click()
     page.wait_for_function(
-        "(old) => [...document.querySelectorAll('.saved code')].every((code) => code.textContent !== old)",
+        "(old) => { const code = document.querySelector('.saved code'); return code && code.textContent !== old; }",
         arg=str(folder),
     )
     again, same = (Path(text) for text in page.locator(".saved code").all_inner_texts())
