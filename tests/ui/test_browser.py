@@ -131,7 +131,7 @@ def test_a_file_that_holds_no_recipe_gets_one_sentence(visit, tmp_path):
     page = ready(visit())
     other = tmp_path / "notes.txt"
     other.write_text("hello")
-    page.set_input_files(".starts-head input[type=file]", other)
+    page.set_input_files(".starts-head:visible input[type=file]", other)
     expect(page.locator(".note .is-error")).to_have_count(1)
     expect(page.get_by_label("View 1 shows")).to_have_value("a fox")
 
@@ -356,7 +356,7 @@ def test_on_a_phone_nothing_scrolls_sideways_and_the_result_comes_first(visit):
         page.wait_for_timeout(300)
         assert page.evaluate("document.documentElement.scrollWidth") == 375
     page.get_by_role("tab", name="Illusions").click()
-    stage, recipe = page.locator("#stage").bounding_box(), page.locator(".recipe").bounding_box()
+    stage, recipe = page.locator("#stage").bounding_box(), page.locator(".recipe:visible").bounding_box()
     assert stage["y"] < recipe["y"]
     button = page.get_by_role("button", name="Generate").bounding_box()
     assert 0 < button["y"] < 812 - button["height"]

@@ -39,7 +39,8 @@ def listener(address, elem_id, event):
     """The number of the listener of one component, as anybody can read it from the page's config."""
     config = json.loads(get(address, "/config")[2])
     (part,) = [part["id"] for part in config["components"] if part["props"].get("elem_id") == elem_id]
-    return next(d["id"] for d in config["dependencies"] if [part, event] in [list(t) for t in d["targets"]])
+    listeners = [d for d in config["dependencies"] if d["backend_fn"]]
+    return next(d["id"] for d in listeners if [part, event] in [list(t) for t in d["targets"]])
 
 
 def act(address, elem_id, event, me, changes, event_data=None):
