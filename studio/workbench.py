@@ -270,7 +270,7 @@ class Workbench:
         rates: dict[int, list[float]] = {}
         for snapshot in self.jobs.finished(engine):
             summary = snapshot.summary or {}
-            if snapshot.request.get("model") == model and summary.get("evaluations") and summary.get("seconds"):
+            if summary.get("model") == model and summary.get("evaluations") and summary.get("seconds"):
                 alike = sum(snapshot.request.get(name) == value for name, value in asked.items())
                 rates.setdefault(alike, []).append(summary["seconds"] / summary["evaluations"])
         return median(rates[max(rates)][:RATES_SEEN]) if rates else FIRST_RATES.get(model)
