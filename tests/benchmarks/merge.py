@@ -1,44 +1,56 @@
 """Merging checkpoints of true size: memory, time over a plain copy, and sd-mecha: ``python -m tests.benchmarks.merge``.
 
 Synthetic checkpoints with all the names and shapes of SD 1.5 or SDXL in fp16. Each way runs in a process of its own,
-whose anonymous memory (RssAnon) is sampled; the plain copy reads the same files and writes as many bytes. ``--mecha``
-names a Python that has sd-mecha installed; its result is compared number by number.
+whose anonymous memory (RssAnon) is sampled from its first line to its last; seconds are those of the work alone, without
+the imports. The plain copy reads the same files and writes one of them. All begin with files that are not in memory.
+``--mecha`` names a Python that has sd-mecha installed; its result is compared number by number.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 
+from studio.merging.catalogue import METHODS
 from studio.models.streams import PIECE, Writer
+from tests.benchmarks.results import RESULTS, measured_on, write_section
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAD = """| method | way | seconds | / plain copy | peak anonymous memory | numbers that differ |
 |---|---|---|---|---|---|"""
 EVERY = 0.02  # seconds between looks at a process's memory
+IN_BOTH = ("weighted_sum", "add_difference")  # of what sd-mecha has too
+BARS = (
+    "At most 1.25 of a plain copy; memory under 1.0 GB for two SDXL files, 0.7 GB for SD 1.5, 1.5 GB for three inputs."
+)
 
 OURS = """
-import json, sys
+import json, sys, time
 from pathlib import Path
 from studio import merging, runs
 from studio.merging.request import MergeRequest
 from studio.models.store import ModelStore
 settings = json.loads(sys.argv[1])
-out = Path(sys.argv[2])
-print(json.dumps(runs.keep(out, merging.run(MergeRequest(**settings), ModelStore(Path("assets"), device="cpu")))))
+store = ModelStore(Path("assets"), device="cpu")
+import studio.merging.engine
+start = time.perf_counter()
+runs.keep(Path(sys.argv[2]), merging.run(MergeRequest(**settings), store))
+print(time.perf_counter() - start)
 """
 COPY = """
-import os, sys
+import os, sys, time
+start = time.perf_counter()
 out = open(sys.argv[1], "wb")
 for number, name in enumerate(sys.argv[2:]):
     with open(name, "rb", buffering=0) as file:
@@ -47,9 +59,11 @@ for number, name in enumerate(sys.argv[2:]):
                 out.write(piece)
 out.flush()
 os.fsync(out.fileno())
+print(time.perf_counter() - start)
 """
 MECHA = """
-import sys, torch, sd_mecha
+import os, sys, time, torch, sd_mecha
+start = time.perf_counter()
 method, alpha, out, *models = sys.argv[1:]
 a, b, *c = [sd_mecha.model(name) for name in models]
 if method == "weighted_sum":
@@ -57,6 +71,10 @@ if method == "weighted_sum":
 else:
     recipe = sd_mecha.add_difference(a, b, c[0], alpha=float(alpha))
 sd_mecha.merge(recipe, output=out, merge_device="cpu", merge_dtype=torch.float32, output_dtype=torch.float16)
+file = os.open(out, os.O_RDONLY)
+os.fsync(file)
+print()
+print(time.perf_counter() - start)
 """
 
 
@@ -66,62 +84,88 @@ class Run:
 
     seconds: float
     anonymous: int
-    output: str
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.merge", description=__doc__)
     parser.add_argument("--family", choices=("sd1", "sdxl"), default="sd1")
     parser.add_argument("--folder", type=Path, help="where the files go, some 10 to 30 GB (default: a temporary one)")
-    parser.add_argument("--methods", nargs="+", default=["weighted_sum", "add_difference"])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
     parser.add_argument("--mecha", help="a Python with sd-mecha")
+    parser.add_argument("--said", default="", help="a sentence about the machine that belongs to the table")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {RESULTS.name}")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        measure(args.family, Path(folder), args.methods, args.mecha)
+        lines = list(measure(args.family, Path(folder), args.methods, args.mecha))
+    if args.write:
+        command = f"python -m tests.benchmarks.merge --family {args.family} --mecha PYTHON --write"
+        said = f"{measured_on(command, ('torch', 'safetensors'))} sd-mecha 1.1.8. {args.said}\n{BARS}"
+        write_section(f"Merging {args.family} checkpoints of full size", "\n".join([said, "", *lines]))
 
 
-def measure(family: str, folder: Path, methods: Sequence[str], mecha: str | None) -> None:
-    """Print a line of the table for each method and way."""
+def measure(family: str, folder: Path, methods: Sequence[str], mecha: str | None) -> Iterator[str]:
+    """Print and yield a line of the table for each method and way."""
     tensors = shapes(family)
-    count = 3 if "add_difference" in methods else 2
-    files = [write(folder / f"{name}.safetensors", tensors, seed) for seed, name in enumerate("abc"[:count])]
-    print(f"{family}: {len(tensors)} tensors, {files[0].stat().st_size / 1e9:.2f} GB each; {torch.__version__}\n")
-    print(HEAD)
-    for method in methods:
-        used = [str(file) for file in files[: 3 if method == "add_difference" else 2]]
-        copied = run([sys.executable, "-c", COPY, str(folder / "copy"), *used])
-        (folder / "copy").unlink()
-        show(method, "plain copy", copied, copied)
-        settings = {"models": used, "method": method, "alpha": 0.3, "title": "ours", "parts": {"vae": "merge"}}
-        ours = run([sys.executable, "-c", OURS, json.dumps(settings), str(folder / method)])
-        show(method, "Duckrabbit, with all hashes", ours, copied)
-        if mecha:
+    needed = {method: METHODS[method].models[0] for method in methods}
+    files = [
+        write(folder / f"{name}.safetensors", tensors, seed) for seed, name in enumerate("abc"[: max(needed.values())])
+    ]
+    yield from said(f"{len(tensors)} tensors, {files[0].stat().st_size / 1e9:.2f} GB each.", "", HEAD)
+    copied: dict[int, Run] = {}
+    for method, count in needed.items():
+        used = files[:count]
+        if count not in copied or method in IN_BOTH:
+            copied[count] = run([sys.executable, "-c", COPY, str(folder / "copy"), *map(str, used)], used)
+            (folder / "copy").unlink()
+            yield from said(line(f"{count} inputs", "plain copy", copied[count], copied[count]))
+        settings = {"models": list(map(str, used)), "method": method, "alpha": 0.3, "title": "ours"}
+        settings |= {"parts": {"vae": "merge"}, "accept_nonfinite": True}
+        ours = run([sys.executable, "-c", OURS, json.dumps(settings), str(folder / method)], used)
+        yield from said(line(method, "Duckrabbit, with all hashes", ours, copied[count]))
+        if mecha and method in IN_BOTH:
             other = folder / "mecha.safetensors"
-            theirs = run([mecha, "-c", MECHA, method, "0.3", str(other), *used])
-            show(method, "sd-mecha", theirs, copied, differ(folder / method / "ours.safetensors", other))
+            theirs = run([mecha, "-c", MECHA, method, "0.3", str(other), *map(str, used)], used)
+            differing = differ(folder / method / "ours.safetensors", other)
+            yield from said(line(method, "sd-mecha", theirs, copied[count], differing))
             other.unlink(missing_ok=True)
         (folder / method / "ours.safetensors").unlink()
 
 
-def show(method: str, way: str, found: Run, copied: Run, differing: str = "") -> None:
+def said(*lines: str) -> Sequence[str]:
+    print(*lines, sep="\n", flush=True)
+    return lines
+
+
+def line(method: str, way: str, found: Run, copied: Run, differing: str = "") -> str:
     ratio = f"{found.seconds / copied.seconds:.2f}"
-    memory = f"{found.anonymous / 1e9:.2f} GB"
-    print(f"| {method} | {way} | {found.seconds:.0f} | {ratio} | {memory} | {differing} |", flush=True)
+    return f"| {method} | {way} | {found.seconds:.0f} | {ratio} | {found.anonymous / 1e9:.2f} GB | {differing} |"
 
 
-def run(command: list[str]) -> Run:
-    """A process from its start to its end, its memory looked at all the while."""
-    start, peak = time.perf_counter(), 0
-    with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT, text=True)
+def run(command: list[str], files: Sequence[Path]) -> Run:
+    """A process from its start to its end, its memory looked at all the while; its last line is its seconds."""
+    forget(files)
+    peak = 0
+    with tempfile.TemporaryFile("w+") as out:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, text=True)
         while process.poll() is None:
             peak = max(peak, anonymous(process.pid))
             time.sleep(EVERY)
-        said.seek(0)
-        output = said.read()
+        out.seek(0)
+        output = out.read()
     if process.returncode:
         raise SystemExit(output[-2000:])
-    return Run(time.perf_counter() - start, peak, output)
+    return Run(float(output.split()[-1]), peak)
+
+
+def forget(files: Sequence[Path]) -> None:
+    """Take files out of the system's memory, so that all ways begin alike; where that cannot be asked, they do not."""
+    if sys.platform != "linux":
+        return
+    for file in files:
+        opened = os.open(file, os.O_RDONLY)
+        os.fsync(opened)
+        os.posix_fadvise(opened, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(opened)
 
 
 def anonymous(pid: int) -> int:
