@@ -44,10 +44,12 @@ class Whole:
 
 def dots(pieces: Pieces, pairs: Callable[[Tensors], Iterable[tuple[Tensor, Tensor]]]) -> list[float]:
     """The dot products of ``pairs`` of the inputs: summed row by row in float32, the rows in float64."""
-    rows: list[list[Tensor]] = []
+    rows: dict[int, list[float]] = {}
     for t in pieces:
-        rows.append([_by_row(one).mul(_by_row(other)).sum(1) for one, other in pairs(t)])
-    return [float(torch.cat(sums).double().sum()) for sums in zip(*rows, strict=True)]
+        for index, (one, other) in enumerate(pairs(t)):
+            # As numbers: small tensors that stay would lie between the pieces and keep their memory from being used.
+            rows.setdefault(index, []).extend(_by_row(one).mul(_by_row(other)).sum(1).tolist())
+    return [float(torch.tensor(sums, dtype=torch.float32).double().sum()) for sums in rows.values()]
 
 
 def cosines(pieces: Pieces, vectors: Callable[[Tensors], Sequence[Tensor]]) -> list[float]:

@@ -7,7 +7,7 @@ measures of ``measures``; nothing depends on where the pieces are cut.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +90,7 @@ def ties(pieces: Pieces, s: Setting) -> Iterator[Tensor]:
 def dare(pieces: Pieces, s: Setting) -> Iterator[Tensor]:
     """Each change is kept with probability 1 - p and divided by it (eq. 2 and 3), then task arithmetic."""
     keep = 1.0 - s.options.drop
-    drawn = [[_drawn(torch.full((n,), keep), s.draw) for n in pieces.numbers] for _ in _changes(pieces)]
+    drawn = [_drawn((torch.full((n,), keep) for n in pieces.numbers), pieces, s.draw) for _ in _changes(pieces)]
     for t, *kept in zip(pieces, *drawn, strict=True):
         yield t[0] + s.alpha * sum(_masked(c, bits) / keep for c, bits in zip(_differences(t), kept, strict=True))
 
@@ -104,7 +104,7 @@ def della(pieces: Pieces, s: Setting) -> Iterator[Tensor]:
     for changes in _changes(pieces):
         keep = drop_chances(changes, count, s.options.drop, s.options.window).neg_().add_(1.0).split(pieces.numbers)
         chances.append(keep)
-        drawn.append([_drawn(part, s.draw) for part in keep])
+        drawn.append(_drawn(keep, pieces, s.draw))
     for t, *kept in zip(pieces, *chances, *drawn, strict=True):
         parts = zip(_differences(t), kept[: len(chances)], kept[len(chances) :], strict=True)
         changes = [_masked(c, bits) / keep.view_as(c).clamp(min=LEAST) for c, keep, bits in parts]
@@ -187,9 +187,13 @@ def _differences(t: Tensors) -> list[Tensor]:
     return [other - t[0] for other in t[1:]]
 
 
-def _drawn(keep: Tensor, draw: torch.Generator | None) -> np.ndarray:
-    """1 with the probability ``keep``, a bit for each number."""
-    return np.packbits(torch.bernoulli(keep, generator=draw).bool().numpy())
+def _drawn(keep: Iterable[Tensor], pieces: Pieces, draw: torch.Generator | None) -> list[np.ndarray]:
+    """1 with the probability ``keep``, a bit for each number, piece by piece; all in one place of the memory."""
+    sizes = [-(-count // 8) for count in pieces.numbers]
+    bits = np.split(np.empty(sum(sizes), np.uint8), np.cumsum(sizes)[:-1])
+    for place, chance in zip(bits, keep, strict=True):
+        place[:] = np.packbits(torch.bernoulli(chance, generator=draw).bool().numpy())
+    return bits
 
 
 def _masked(change: Tensor, bits: np.ndarray) -> Tensor:

@@ -1,9 +1,10 @@
 """Merging checkpoints of true size: memory, time over a plain copy, and sd-mecha: ``python -m tests.benchmarks.merge``.
 
 Synthetic checkpoints with all the names and shapes of SD 1.5 or SDXL in fp16. Each way runs in a process of its own,
-whose anonymous memory (RssAnon) is sampled from its first line to its last; seconds are those of the work alone, without
-the imports. The plain copy reads the same files and writes one of them. All begin with files that are not in memory.
-``--mecha`` names a Python that has sd-mecha installed; its result is compared number by number.
+whose anonymous memory (RssAnon) is sampled from its first line to its last; seconds are those of the work alone,
+without the imports, and beside them those that the processor was busy for it. The plain copy reads the same files and
+writes one of them. All begin with files that are not in memory. ``--mecha`` names a Python that has sd-mecha installed;
+its result is compared number by number.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ import torch
 from safetensors import safe_open
 
 from studio.merging.catalogue import METHODS
-from studio.models.streams import PIECE, Writer
+from studio.models import streams
+from studio.models.streams import PIECE
 from tests.benchmarks.results import RESULTS, measured_on, write_section
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAD = """| method | way | seconds | / plain copy | peak anonymous memory | numbers that differ |
-|---|---|---|---|---|---|"""
+HEAD = """| method | way | seconds | / plain copy | seconds of processor | peak anonymous memory | numbers that differ |
+|---|---|---|---|---|---|---|"""
 EVERY = 0.02  # seconds between looks at a process's memory
 IN_BOTH = ("weighted_sum", "add_difference")  # of what sd-mecha has too
 BARS = (
@@ -44,13 +46,13 @@ from studio.models.store import ModelStore
 settings = json.loads(sys.argv[1])
 store = ModelStore(Path("assets"), device="cpu")
 import studio.merging.engine
-start = time.perf_counter()
+start, busy = time.perf_counter(), time.process_time()
 runs.keep(Path(sys.argv[2]), merging.run(MergeRequest(**settings), store))
-print(time.perf_counter() - start)
+print(time.perf_counter() - start, time.process_time() - busy)
 """
 COPY = """
 import os, sys, time
-start = time.perf_counter()
+start, busy = time.perf_counter(), time.process_time()
 out = open(sys.argv[1], "wb")
 for number, name in enumerate(sys.argv[2:]):
     with open(name, "rb", buffering=0) as file:
@@ -59,11 +61,11 @@ for number, name in enumerate(sys.argv[2:]):
                 out.write(piece)
 out.flush()
 os.fsync(out.fileno())
-print(time.perf_counter() - start)
+print(time.perf_counter() - start, time.process_time() - busy)
 """
 MECHA = """
 import os, sys, time, torch, sd_mecha
-start = time.perf_counter()
+start, busy = time.perf_counter(), time.process_time()
 method, alpha, out, *models = sys.argv[1:]
 a, b, *c = [sd_mecha.model(name) for name in models]
 if method == "weighted_sum":
@@ -74,15 +76,16 @@ sd_mecha.merge(recipe, output=out, merge_device="cpu", merge_dtype=torch.float32
 file = os.open(out, os.O_RDONLY)
 os.fsync(file)
 print()
-print(time.perf_counter() - start)
+print(time.perf_counter() - start, time.process_time() - busy)
 """
 
 
 @dataclass(frozen=True)
 class Run:
-    """``anonymous``: peak in bytes."""
+    """``busy``: seconds of processor time of all threads; ``anonymous``: peak in bytes."""
 
     seconds: float
+    busy: float
     anonymous: int
 
 
@@ -91,22 +94,23 @@ def main() -> None:
     parser.add_argument("--family", choices=("sd1", "sdxl"), default="sd1")
     parser.add_argument("--folder", type=Path, help="where the files go, some 10 to 30 GB (default: a temporary one)")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
+    parser.add_argument("--largest", type=int, help="leave out all but so many tensors, to measure memory alone")
     parser.add_argument("--mecha", help="a Python with sd-mecha")
     parser.add_argument("--said", default="", help="a sentence about the machine that belongs to the table")
     parser.add_argument("--write", action="store_true", help=f"put the table into {RESULTS.name}")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        lines = list(measure(args.family, Path(folder), args.methods, args.mecha))
+        lines = list(measure(args.family, Path(folder), args))
     if args.write:
         command = f"python -m tests.benchmarks.merge --family {args.family} --mecha PYTHON --write"
         said = f"{measured_on(command, ('torch', 'safetensors'))} sd-mecha 1.1.8. {args.said}\n{BARS}"
         write_section(f"Merging {args.family} checkpoints of full size", "\n".join([said, "", *lines]))
 
 
-def measure(family: str, folder: Path, methods: Sequence[str], mecha: str | None) -> Iterator[str]:
+def measure(family: str, folder: Path, args: argparse.Namespace) -> Iterator[str]:
     """Print and yield a line of the table for each method and way."""
-    tensors = shapes(family)
-    needed = {method: METHODS[method].models[0] for method in methods}
+    tensors, mecha = largest(shapes(family), args.largest), args.mecha
+    needed = {method: METHODS[method].models[0] for method in args.methods}
     files = [
         write(folder / f"{name}.safetensors", tensors, seed) for seed, name in enumerate("abc"[: max(needed.values())])
     ]
@@ -131,6 +135,15 @@ def measure(family: str, folder: Path, methods: Sequence[str], mecha: str | None
         (folder / method / "ours.safetensors").unlink()
 
 
+def largest(
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]], count: int | None
+) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """The ``count`` largest tensors, and what tells the model's family."""
+    by_size = sorted(tensors, key=lambda key: -torch.Size(tensors[key][1]).numel())
+    kept = {*by_size[:count], *(key for key in tensors if key.endswith("attn2.to_k.weight"))}
+    return {key: value for key, value in tensors.items() if key in kept}
+
+
 def said(*lines: str) -> Sequence[str]:
     print(*lines, sep="\n", flush=True)
     return lines
@@ -138,11 +151,12 @@ def said(*lines: str) -> Sequence[str]:
 
 def line(method: str, way: str, found: Run, copied: Run, differing: str = "") -> str:
     ratio = f"{found.seconds / copied.seconds:.2f}"
-    return f"| {method} | {way} | {found.seconds:.0f} | {ratio} | {found.anonymous / 1e9:.2f} GB | {differing} |"
+    numbers = f"{found.seconds:.0f} | {ratio} | {found.busy:.0f} | {found.anonymous / 1e9:.2f} GB"
+    return f"| {method} | {way} | {numbers} | {differing} |"
 
 
 def run(command: list[str], files: Sequence[Path]) -> Run:
-    """A process from its start to its end, its memory looked at all the while; its last line is its seconds."""
+    """A process from its start to its end, its memory looked at all the while; it ends with its seconds."""
     forget(files)
     peak = 0
     with tempfile.TemporaryFile("w+") as out:
@@ -154,7 +168,7 @@ def run(command: list[str], files: Sequence[Path]) -> Run:
         output = out.read()
     if process.returncode:
         raise SystemExit(output[-2000:])
-    return Run(float(output.split()[-1]), peak)
+    return Run(*map(float, output.split()[-2:]), peak)
 
 
 def forget(files: Sequence[Path]) -> None:
@@ -206,7 +220,9 @@ def write(path: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]], seed: 
     torch.set_default_device("cpu")
     draw = torch.Generator().manual_seed(seed)
     block = bytes((torch.randn(PIECE, generator=draw) * 0.05).half().numpy().tobytes())
-    with Writer(path, tensors, {"format": "pt"}) as out:
+    head = streams._header(tensors, {"format": "pt"})
+    with path.open("wb") as out:
+        out.write(len(head).to_bytes(8, "little") + head)
         for key, (dtype, shape) in tensors.items():
             count = torch.Size(shape).numel()
             if dtype == "I64":
@@ -222,14 +238,23 @@ def write(path: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]], seed: 
 
 def differ(one: Path, other: Path) -> str:
     """How many numbers two files have that are not equal, of how many."""
-    count = total = 0
+    count = total = most = 0
     with safe_open(one, "pt") as ours, safe_open(other, "pt") as theirs:
         for key in set(ours.keys()) & set(theirs.keys()):
             mine, yours = ours.get_tensor(key), theirs.get_tensor(key)
             total += mine.numel()
-            count += int((mine != yours).sum())
+            if differing := int((mine != yours).sum()):
+                count += differing
+                most = max(most, steps_apart(mine, yours))
         missing = len(set(ours.keys()) ^ set(theirs.keys()))
-    return f"{count:,} of {total:,}" + (f", {missing} tensors in one only" if missing else "")
+    found = f"{count:,} of {total:,}" + (f", by at most {most} of their last bits" if count else "")
+    return found + (f", {missing} tensors in one only" if missing else "")
+
+
+def steps_apart(one: torch.Tensor, other: torch.Tensor) -> int:
+    """How many fp16 numbers lie between two, at the most."""
+    places = [torch.where(bits < 0, -32768 - bits, bits) for bits in (x.view(torch.int16).int() for x in (one, other))]
+    return int((places[0] - places[1]).abs().max())
 
 
 if __name__ == "__main__":
