@@ -72,7 +72,7 @@ class Zipping:
 class Learned:
     """``before`` and ``after``: how far the network is from each LoRA's own answers, with the plain sum and with the
 
-    mergers: squared error over what the LoRA changes, the mean over the LoRAs, on noise that was not learned from.
+    mergers: squared error over that of the network without any LoRA, on noise that was not learned from.
     ``similarity_before`` and ``similarity``: the mean product of two LoRAs' mergers, over columns and layers.
     """
 
@@ -108,21 +108,21 @@ def learn(network: Network, adapters: Sequence[Adapter], request: MergeRequest, 
             tick(index, total)
             scene.draw(index)
         looks = [look for index in range(len(adapters)) for look in scene.looks(index)]
-        effects = [scene.error(zipped, [k for k in looks if k.adapter == i], None) for i in range(len(adapters))]
-        before = _mean_error(scene, zipped, looks, effects)
-        similarity_before = float(zipped.similarity())
+        effect = scene.error(looks, None)
+        before = scene.error(looks, JOINED) / effect
+        similarity_before = float(zipped.similarity().detach())
         parameters = zipped.parameters()
         optimizer = torch.optim.Adam(parameters, lr=request.learning_rate)
         for step in range(request.steps):
             tick(len(adapters) + step, total)
-            loss = sum(scene.loss(step, i) / effects[i] for i in range(len(adapters)))
+            loss = sum(scene.loss(step, index) for index in range(len(adapters))) / len(adapters) / effect
             loss = loss + request.similarity * zipped.similarity()
             grads = torch.autograd.grad(loss, parameters, allow_unused=True)
             for parameter, grad in zip(parameters, grads, strict=True):
                 parameter.grad = grad
             optimizer.step()
-        after = _mean_error(scene, zipped, looks, effects)
-        return Learned(zipped.found(), before, after, similarity_before, float(zipped.similarity()))
+        after = scene.error(looks, JOINED) / effect
+        return Learned(zipped.found(), before, after, similarity_before, float(zipped.similarity().detach()))
 
 
 def words(learned: Learned) -> Iterator[str]:
@@ -178,9 +178,10 @@ class _Scene:
         seed = derived_seed(self.request.seed, index, 3, step)
         return self._squared(self._look(index, slice(picture, picture + 1), level, seed), JOINED)
 
-    def error(self, zipped: Zipped, looks: Sequence[Look], worn: int | None) -> float:
-        with torch.no_grad():
-            return max(sum(float(self._squared(look, worn)) for look in looks) / len(looks), 1e-12)
+    @torch.no_grad()
+    def error(self, looks: Sequence[Look], worn: int | None) -> float:
+        """The mean squared error; never quite zero, for others are divided by it."""
+        return max(sum(float(self._squared(look, worn)) for look in looks) / len(looks), 1e-12)
 
     @torch.no_grad()
     def _look(self, index: int, pictures: slice, level: int, seed: int) -> Look:
@@ -304,8 +305,3 @@ def _hook(zipped: Zipped, change: _Change, weight: Tensor, device: torch.device)
     if change.index not in held:  # layers that a file keeps stacked share their columns
         held[change.index] = torch.ones(weight.shape[1], device=device, requires_grad=learned)
     return _Hook(zipped, change.index, down, up.to(device, weight.dtype), held[change.index])
-
-
-def _mean_error(scene: _Scene, zipped: Zipped, looks: Sequence[Look], effects: Sequence[float]) -> float:
-    own = [scene.error(zipped, [k for k in looks if k.adapter == i], JOINED) / effects[i] for i in range(len(effects))]
-    return sum(own) / len(own)
