@@ -102,9 +102,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         lines = list(measure(args.family, Path(folder), args))
     if args.write:
-        command = f"python -m tests.benchmarks.merge --family {args.family} --mecha PYTHON --write"
-        said = f"{measured_on(command, ('torch', 'safetensors'))} sd-mecha 1.1.8. {args.said}\n{BARS}"
-        write_section(f"Merging {args.family} checkpoints of full size", "\n".join([said, "", *lines]))
+        options = f" --largest {args.largest}" if args.largest else " --mecha PYTHON" if args.mecha else ""
+        command = f"python -m tests.benchmarks.merge --family {args.family}{options} --write"
+        words = (
+            f"{measured_on(command, ('torch', 'safetensors'))}{' sd-mecha 1.1.8.' if args.mecha else ''} {args.said}"
+        )
+        title = "every method on its largest tensors" if args.largest else "checkpoints of full size"
+        write_section(f"Merging {args.family}: {title}", "\n".join([words.strip(), BARS, "", *lines]))
 
 
 def measure(family: str, folder: Path, args: argparse.Namespace) -> Iterator[str]:
