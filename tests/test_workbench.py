@@ -57,6 +57,17 @@ def test_what_was_estimated_is_what_it_took(bench):
     assert bench.estimate(IllusionRequest(**SMALL)).seconds == pytest.approx(done.summary["seconds"])
 
 
+def test_a_time_is_estimated_from_the_jobs_that_were_most_alike(bench):
+    on_codes, on_pictures = SMALL, {**SMALL, "space": "picture"}
+    took = [
+        until_over(bench, bench.submit("illusion", data, ANN)).summary["seconds"] for data in (on_codes, on_pictures)
+    ]
+    guessed = [bench.estimate(IllusionRequest(**data)).seconds for data in (on_codes, on_pictures)]
+    assert guessed == pytest.approx(took)
+    other = bench.estimate(IllusionRequest(**on_pictures | {"views": ["identity", "rotate_90"]}))
+    assert other.seconds == pytest.approx(took[1])
+
+
 def test_what_models_fill_is_told_once_there_is_something_to_tell(bench):
     assert bench.memory() == ""
     with bench._models().lease("builtin:emoji"):
