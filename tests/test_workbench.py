@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from studio import workbench as module
-from studio.errors import PolicyError, QueueFullError, RecipeError, RequestError, UnknownNameError
+from studio.errors import PolicyError, QueueFullError, RecipeError, RequestError, StudioError, UnknownNameError
 from studio.illusions.request import IllusionRequest
 from studio.imaging import write_png
 from studio.settings import Settings
@@ -116,6 +116,29 @@ def test_bad_requests_are_refused_before_they_are_queued(bench, data, field):
     with pytest.raises(RequestError) as refused:
         bench.submit("illusion", data, ANN)
     assert refused.value.field == field
+    assert bench.history(ANN) == ()
+
+
+@pytest.mark.parametrize("engine", ["illusion", "merge-strip", "merge-search"])
+@pytest.mark.parametrize(
+    ("scorer", "says"),
+    [
+        ("nosuch", "There is no scorer 'nosuch': choose builtin:clip, or name the folder of a CLIP model"),
+        ("builtin:klip", "There is no scorer 'builtin:klip': did you mean 'builtin:clip'?"),
+        ("builtin:emoji", "builtin:emoji is no CLIP model, it cannot score"),
+    ],
+)
+def test_a_scorer_that_is_none_is_refused_before_it_is_queued_with_its_own_field(bench, engine, scorer, says):
+    with pytest.raises(StudioError, match=says) as refused:
+        bench.submit(engine, {"scorer": scorer}, ANN)
+    assert refused.value.field == "scorer"
+    assert bench.history(ANN) == ()
+
+
+def test_a_scorer_as_the_model_is_refused_before_it_is_queued(bench):
+    with pytest.raises(StudioError, match="builtin:clip is a scorer, not a text-to-image model") as refused:
+        bench.submit("illusion", {**SMALL, "model": "builtin:clip", "reduction": "weighted"}, ANN)
+    assert refused.value.field == "model"
     assert bench.history(ANN) == ()
 
 
