@@ -12,6 +12,8 @@ from studio.errors import ModelFileError, ModelNotFoundError
 
 HEADER_LIMIT = 100 * 1024 * 1024
 Header = dict[str, dict]
+State = tuple[tuple[str, int, int], ...]  # name, bytes and time of change of each file
+WEIGHED = (".safetensors", ".json")  # what models are made of, tokenizers and settings among it
 
 # What browsers and download managers call a file that they have not finished, or leave beside it.
 UNFINISHED = (".part", ".crdownload", ".download", ".incomplete", ".aria2", ".tmp")
@@ -81,6 +83,17 @@ def read_header_and_notes(path: Path) -> tuple[Header, dict[str, str]]:
             f"{path.name} is truncated or damaged ({size:,} of {promised:,} bytes): download it again.", field="model"
         )
     return header, notes
+
+
+def state_of(path: Path) -> State:
+    """What changes when a model's file, or one of the files in its folder, is replaced; no file is opened."""
+    found = [path] if path.is_file() else sorted([*path.glob("*.*"), *path.glob("*/*.*")])
+    states = []
+    for file in found:
+        if file.suffix in WEIGHED and file.exists():  # a link may lead nowhere
+            about = file.stat()
+            states.append((str(file), about.st_size, about.st_mtime_ns))
+    return tuple(states)
 
 
 def check_pipeline(folder: Path) -> str:
