@@ -14,6 +14,7 @@ from studio.devices import (
     free_memory,
     is_out_of_memory,
     memory_budget,
+    pick_device,
     pick_dtype,
     total_memory,
     with_less,
@@ -39,6 +40,16 @@ MB = 1024**2
 def test_each_device_has_its_dtype_and_a_name_overrides_it(device, native, name, found, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
     assert pick_dtype(device, name) == found
+
+
+@pytest.mark.parametrize("name", ["cpu:x", "cpu:", "cpu:1", "cpux", "", "cuda:99", "meta", "cpu:0:0"])
+def test_a_device_that_is_not_there_is_named_with_those_that_are(name):
+    with pytest.raises(RequestError, match=f"device: there is no {name!r} on this machine; choose auto, .*cpu"):
+        pick_device(name)
+
+
+def test_a_device_may_be_named_by_its_number():
+    assert pick_device("cpu:0").type == pick_device("cpu").type == "cpu"
 
 
 def test_bfloat16_on_a_gpu_that_only_emulates_it_is_refused_with_the_fix(monkeypatch):

@@ -18,7 +18,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 class Rule(BaseModel):
     """Another alpha for the tensors whose names ``keys`` finds; of several that do, the last counts."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     keys: str = Field(min_length=1, max_length=200, description="A regular expression, searched in a tensor's name.")
     alpha: Alpha
@@ -27,7 +27,7 @@ class Rule(BaseModel):
 class MergeRequest(BaseModel):
     """One of four tasks: merge checkpoints, join LoRAs into one, bake LoRAs into a checkpoint, extract a LoRA."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     task: Task = Field(
         "checkpoints",

@@ -66,6 +66,7 @@ class ModelStore:
         self.budget = memory_budget(self.device, memory_gb)
         self.most = sys.maxsize if memory_gb is None else self.budget
         self._loaded: OrderedDict[str, Model] = OrderedDict()
+        self._states: dict[str, files.State] = {}  # what the files of a loaded model were then
         self._leased: dict[str, int] = {}  # model -> the thread that holds it
         self._changed = threading.Condition()
 
@@ -136,14 +137,16 @@ class ModelStore:
         return min(free_memory(self.device) + held, self.most)
 
     def _get(self, name: str) -> Model:
+        ref = resolve(name, self.assets, self.models_dir)
+        state = () if ref.path is None else files.state_of(ref.path)
         with self._changed:
-            if name in self._loaded:
+            if name in self._loaded and self._states[name] == state:
                 self._loaded.move_to_end(name)
                 return self._loaded[name]
-        ref = resolve(name, self.assets, self.models_dir)
+            self._loaded.pop(name, None)  # its files were replaced
         model = self._fitted(lambda: self._load(ref))
         with self._changed:
-            self._loaded[name] = model
+            self._loaded[name], self._states[name] = model, state
         self._evict_until(self.budget)
         return model
 

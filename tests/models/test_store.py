@@ -12,6 +12,7 @@ from studio.illusions.request import IllusionRequest
 from studio.models import loading
 from studio.models import store as store_module
 from studio.models.store import ModelStore, Options
+from tests.tiny import save_tiny_pipeline
 
 GB = 1024**3
 
@@ -137,8 +138,25 @@ def test_a_pipeline_is_refused_as_the_scorer_before_it_is_loaded(tiny_pipeline, 
 
 def test_a_hub_id_without_a_network_says_so(assets):
     store = ModelStore(assets, device="cpu", offline=True)
-    with pytest.raises(ModelNotFoundError, match="not in the local cache"), store.lease("owner/name"):
+    says = "There is no file or folder owner/name here, and as a hub id .* not in the local cache"
+    with pytest.raises(ModelNotFoundError, match=says), store.lease("owner/name"):
         pass
+
+
+def test_a_model_whose_files_were_replaced_is_read_again(tiny_pipeline, assets, tmp_path):
+    folder = tmp_path / "mine"
+    shutil.copytree(tiny_pipeline, folder)
+    store = ModelStore(assets, tmp_path, device="cpu")
+    with store.lease("mine") as first:
+        before = first.denoiser.conv_in.weight.clone()
+    with store.lease("mine") as same:
+        assert same is first
+    other = save_tiny_pipeline(tmp_path / "other", "epsilon", seed=1)
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    (other / weights).replace(folder / weights)
+    with store.lease("mine") as second:
+        assert not torch.equal(second.denoiser.conv_in.weight, before)
+    assert store.loaded() == ("mine",)
 
 
 def test_a_model_larger_than_memory_is_refused_before_anything_is_loaded(tiny_pipeline, assets, monkeypatch):
