@@ -1,0 +1,140 @@
+"""What the card of the ink model names: how well its things are known, how much ink they are, and the way there."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from studio.builtin import autoencoder, ink
+from studio.builtin.denoiser import TIGHT
+from studio.builtin.measure import FRESH_SEED, SEED, STEPS, accuracy, draw
+from studio.builtin.world import load_things
+from studio.devices import pick_device
+from studio.models.clip import ClipScorer
+from studio.models.loading import load_clip, load_stable_diffusion
+from studio.models.networks import StableDiffusion
+
+NEAR = 24.0  # levels
+ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+EVERY = 5  # the way is drawn with every fifth thing
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Shares of pixels: any mixture of paper and ink, nearly bare paper, nearly full ink; and the share of pictures
+    that are mixtures in nine pixels of ten."""
+
+    mixture: float
+    bare: float
+    full: float
+    pictures: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """One alpha on the way from the emoji denoiser (0) to the ink denoiser (1)."""
+
+    alpha: float
+    top1: float
+    top5: float
+    likeness: Likeness
+
+
+@dataclass(frozen=True)
+class InkMeasured:
+    """Every figure on the card. PSNR in dB; accuracies are shares; ``seconds`` is per picture."""
+
+    psnr: float
+    target: tuple[float, float]
+    drawn: tuple[float, float]
+    target_likeness: Likeness
+    drawn_likeness: Likeness
+    way: tuple[Step, ...]
+    seconds: float
+    pictures: Tensor
+
+    def as_markdown(self) -> str:
+        target, drawn = self.target_likeness, self.drawn_likeness
+        return "\n".join(
+            (
+                "| measure | generated | rendered anew |",
+                "|---|---|---|",
+                f"| scorer, right name first / in the first five | {self.drawn[0]:.1%} / {self.drawn[1]:.1%} | "
+                f"{self.target[0]:.1%} / {self.target[1]:.1%} |",
+                f"| pixels that are a mixture of paper and ink | {drawn.mixture:.1%} | {target.mixture:.1%} |",
+                f"| pixels of nearly bare paper / of nearly full ink | {drawn.bare:.1%} / {drawn.full:.1%} | "
+                f"{target.bare:.1%} / {target.full:.1%} |",
+                f"| pictures with at least nine such pixels in ten | {drawn.pictures:.1%} | {target.pictures:.1%} |",
+                f"| autoencoder PSNR | - | {self.psnr:.2f} dB |",
+                f"| seconds per picture, {STEPS} steps | {self.seconds:.2f} | - |",
+            )
+        )
+
+    def way_as_markdown(self) -> str:
+        rows = [
+            f"| {step.alpha:g} | {step.top1:.1%} / {step.top5:.1%} | {step.likeness.mixture:.1%} | "
+            f"{step.likeness.pictures:.1%} |"
+            for step in self.way
+        ]
+        head = "| alpha | right name first / in the first five | pixels of paper and ink | pictures in ink |"
+        return "\n".join((head, "|---|---|---|---|", *rows))
+
+
+def measure(emoji_folder: Path, ink_folder: Path, scorer_folder: Path) -> InkMeasured:
+    """Measure the shipped folder on one generated picture per name and 200 fresh renderings, and the merges to it."""
+    device = pick_device("auto")
+    emoji = load_stable_diffusion("builtin:emoji", emoji_folder, device, torch.float32)
+    network = load_stable_diffusion("builtin:ink", ink_folder, device, torch.float32)
+    clip = load_clip("builtin:clip", scorer_folder, device)
+    rng, things = np.random.default_rng(FRESH_SEED), load_things()
+    target = torch.from_numpy(np.stack([np.asarray(ink.render(thing, rng, wobble=TIGHT)) for thing in things]))
+    target = target.permute(0, 3, 1, 2)
+    start = time.perf_counter()
+    pictures = drawings(network, range(len(things)))
+    seconds = (time.perf_counter() - start) / len(things)
+    signed, labels = autoencoder.to_signed(target), torch.arange(len(things))
+    return InkMeasured(
+        psnr=autoencoder.psnr(network.vae, target),
+        target=accuracy(clip, signed, labels),
+        drawn=accuracy(clip, pictures, labels),
+        target_likeness=likeness(signed),
+        drawn_likeness=likeness(pictures),
+        way=tuple(way(emoji, network, clip)),
+        seconds=seconds,
+        pictures=pictures,
+    )
+
+
+def drawings(network: StableDiffusion, indices: range) -> Tensor:
+    """One picture for each of these things, N x 3 x 128 x 128 in [-1, 1]."""
+    things = load_things()
+    return torch.cat([draw(network, things[i].with_article, SEED + i) for i in indices])
+
+
+def way(emoji: StableDiffusion, network: StableDiffusion, clip: ClipScorer) -> list[Step]:
+    """Weighted sums of the two denoisers; afterwards ``emoji`` holds the ink denoiser's weights."""
+    first, last = ({k: v.clone() for k, v in net.unet.state_dict().items()} for net in (emoji, network))
+    chosen, steps = range(0, len(load_things()), EVERY), []
+    for alpha in ALPHAS:
+        emoji.unet.load_state_dict({key: torch.lerp(first[key], last[key], alpha) for key in first})
+        pictures = drawings(emoji, chosen)
+        steps.append(Step(alpha, *accuracy(clip, pictures, torch.tensor(chosen)), likeness(pictures)))
+    return steps
+
+
+def likeness(pictures: Tensor) -> Likeness:
+    """How much ink on plain paper these pictures are, N x 3 x H x W in [-1, 1]."""
+    pixels = ((pictures.clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1).numpy()
+    distance, share = ink.off_ink(pixels)
+    mixture = distance <= NEAR
+    return Likeness(
+        mixture=float(mixture.mean()),
+        bare=float((mixture & (share < 0.1)).mean()),
+        full=float((mixture & (share > 0.8)).mean()),
+        pictures=float((mixture.mean((1, 2)) >= 0.9).mean()),
+    )
