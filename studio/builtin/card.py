@@ -114,8 +114,9 @@ Autoencoder, text encoder and tokenizer are builtin:emoji's, byte for byte, so t
 
 Generated pictures: one per name, prompt "a <name>", {STEPS} steps of DDIM, guidance {GUIDANCE:g}, seeds {SEED} upwards. The scorer
 is [builtin:clip](../clip/README.md), which was trained on coloured pictures and never on ink: the right-hand column is what it
-makes of true renderings, and so the most that can be expected. A pixel counts as a mixture of paper and ink within
+makes of true renderings, and so the most to be expected. A pixel counts as a mixture of paper and ink within
 {NEAR:g} levels. Lines are thinner than the autoencoder was made for, which shows in its PSNR.
+A picture takes as long as builtin:emoji's.
 
 Weighted sums of the two denoisers, the same measures for every {EVERY}th name (0 is builtin:emoji, 1 this model):
 
