@@ -186,7 +186,7 @@ def test_what_ships_differs_from_emoji_in_the_denoiser_only_and_is_small(assets)
 
 
 def test_stock_diffusers_draws_ink_with_what_ships(assets):
-    pipeline = StableDiffusionPipeline.from_pretrained(assets / "models" / "ink", torch_dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(assets / "models" / "ink", dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     rng = torch.Generator().manual_seed(1)
     picture = pipeline("a fox", num_inference_steps=8, guidance_scale=4.0, generator=rng, output_type="pt").images
