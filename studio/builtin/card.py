@@ -112,13 +112,14 @@ Autoencoder, text encoder and tokenizer are builtin:emoji's, byte for byte, so t
 
 {measured.as_markdown()}
 
-Generated pictures: one per name, prompt "a <name>", {STEPS} steps of DDIM, guidance {GUIDANCE:g}, seeds {SEED} upwards. The scorer
-is [builtin:clip](../clip/README.md), which was trained on coloured pictures and never on ink: the right-hand column is what it
-makes of true renderings, and so the most to be expected. A pixel counts as a mixture of paper and ink within
-{NEAR:g} levels. Lines are thinner than the autoencoder was made for, which shows in its PSNR.
-A picture takes as long as builtin:emoji's.
+Generated pictures: one per name, prompt "a <name>", {STEPS} steps of DDIM, guidance {GUIDANCE:g}, seeds {SEED} upwards. The right-hand
+column is what true renderings give, so the most to be expected. *Nearest by shape* asks which of the 200 things, drawn in
+ink by the program, correlates most with the picture's blurred ink. The scorer, [builtin:clip](../clip/README.md), learnt
+from coloured pictures alone: it cannot read ink, so alignment and searches by it mean nothing for this model. A pixel
+counts as a mixture of paper and ink within {NEAR:g} levels. Lines are finer than the autoencoder was made for, which its
+PSNR shows. A picture takes as long as builtin:emoji's.
 
-Weighted sums of the two denoisers, the same measures for every {EVERY}th name (0 is builtin:emoji, 1 this model):
+Weighted sums of the two denoisers, the same measures for every {EVERY}th name (alpha 0 is builtin:emoji, 1 this model):
 
 {measured.way_as_markdown()}
 

@@ -124,6 +124,17 @@ def test_a_drawing_is_ink_on_paper_and_its_emoji_is_not():
 
 
 @needs_font
+def test_shapes_tell_the_things_apart_and_noise_matches_nothing():
+    rng, things = np.random.default_rng(3), load_things()[:40]
+    drawn = np.stack([np.asarray(ink.render(thing, rng, wobble=denoiser.TIGHT)) for thing in things])
+    signed = torch.from_numpy(drawn).permute(0, 3, 1, 2) / 127.5 - 1
+    assert measure_ink.matched(signed, torch.arange(40)) == (1, 1)
+    assert measure_ink.matched(signed, torch.arange(40).roll(7))[0] == 0
+    noise = torch.rand(40, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert measure_ink.matched(noise, torch.arange(40))[1] < 0.2
+
+
+@needs_font
 def test_a_drawing_is_its_seeds_and_the_ground_changes_the_paper_alone():
     assert np.array_equal(rendered(FOX), rendered(FOX))
     assert not np.array_equal(rendered(FOX), rendered(FOX, seed=1))
