@@ -117,7 +117,7 @@ ENGINES: tuple[Engine, ...] = (
 )
 
 # Seconds per evaluation before anything was measured here: two CPU cores.
-FIRST_RATES = {"builtin:emoji": 0.016}
+FIRST_RATES = {"builtin:emoji": 0.016, "builtin:ink": 0.016}
 
 
 def engine_named(name: str) -> Engine:

@@ -35,7 +35,7 @@ class MergeRequest(BaseModel):
         "(what B has over A, as a LoRA).",
     )
     models: tuple[Name, ...] = Field(
-        ("builtin:emoji", "builtin:emoji"),
+        ("builtin:emoji", "builtin:ink"),
         max_length=8,
         description="The checkpoints A, B, C ...: built-ins, .safetensors files or diffusers folders, all of one kind.",
     )

@@ -41,12 +41,13 @@ def test_the_picker_lists_builtins_first_then_the_models_folder(assets, tmp_path
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
     choices = list_models(assets, tmp_path)
-    assert [choice.name for choice in choices] == ["builtin:emoji", "mine"]
+    assert [choice.name for choice in choices] == ["builtin:emoji", "builtin:ink", "mine"]
     assert {choice.family for choice in choices} == {"Stable Diffusion 1/2"}
 
 
-def test_the_builtin_knows_what_it_can_draw(assets):
-    things = drawable("builtin:emoji", assets)
+@pytest.mark.parametrize("name", ["builtin:emoji", "builtin:ink"])
+def test_the_builtins_know_what_they_can_draw(name, assets):
+    things = drawable(name, assets)
     assert len(things) == len(set(things)) >= 200
     assert "fox" in things
 
