@@ -144,7 +144,7 @@ def largest(
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
     """The ``count`` largest tensors, and what tells the model's family."""
     by_size = sorted(tensors, key=lambda key: -torch.Size(tensors[key][1]).numel())
-    kept = {*by_size[:count], *(key for key in tensors if key.endswith("attn2.to_k.weight"))}
+    kept = {*by_size[:count], next(key for key in tensors if key.endswith("attn2.to_k.weight"))}
     return {key: value for key, value in tensors.items() if key in kept}
 
 
