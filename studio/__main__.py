@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import secrets
 import sys
 import time
@@ -71,10 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def read_request_file(path: Path, engine: str) -> dict[str, Any]:
     """The request in a preset, in a recipe (a PNG's, a merged model's, or as JSON), or bare."""
-    if path.suffix == ".safetensors" or path.is_dir():
-        from studio.merging import recipe
-
-        return recipe.read(path)["request"]
+    if path.suffix == ".safetensors" or os.path.isdir(path):
+        return _merge_recipe(path, engine)
     try:
         with path.open("rb") as file:
             is_png = file.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE
@@ -83,9 +82,23 @@ def read_request_file(path: Path, engine: str) -> dict[str, Any]:
         raise RequestError(f"{path}: this file cannot be read ({error.strerror}).") from None
     except ValueError as error:
         raise RequestError(f"{path}: this is neither JSON nor a PNG of ours ({error}).") from None
+    except RecursionError:
+        raise RequestError(f"{path}: this JSON is nested too deeply for a request; name another file.") from None
     if isinstance(data, dict) and data.get("engine", engine) != engine:
         raise RequestError(f"{path}: this recipe is for the engine {data['engine']!r}, not {engine!r}.", field="engine")
     return data["request"] if isinstance(data, dict) and isinstance(data.get("request"), dict) else data
+
+
+def _merge_recipe(path: Path, engine: str) -> dict[str, Any]:
+    """The request in a merged model, which is a recipe for the engine merge alone."""
+    if engine != "merge":
+        what, fix = "a model", f"to use the model, set {'model' if engine == 'illusion' else 'merge.models'} to it"
+        if os.path.isdir(path):
+            what, fix = "a folder", "name a file in it"
+        raise RequestError(f"{path}: this is {what}, and {engine} needs a request, as JSON or a PNG of ours; {fix}.")
+    from studio.merging import recipe
+
+    return recipe.read(path)["request"]
 
 
 def _engine(options: argparse.Namespace) -> int:
@@ -106,7 +119,7 @@ def _engine(options: argparse.Namespace) -> int:
 
 def _run(engine: Engine, request: BaseModel, settings: Settings, folder: Path) -> int:
     progress, code = ProgressLine(sys.stderr), 0
-    _make(folder)
+    made, earlier = _make(folder), _files(folder)
     try:
         try:
             result = engine.run_function()(request, make_store(settings), on_step=progress)
@@ -116,30 +129,45 @@ def _run(engine: Engine, request: BaseModel, settings: Settings, folder: Path) -
     except KeyboardInterrupt:
         progress.close()
         print(f"Stopped {progress.place}; no result was saved.", file=sys.stderr)
-        with contextlib.suppress(OSError):  # somebody's folder with other things in it stays
-            folder.rmdir()
+        _unmake(made)
         return 130
     except BaseException:
         progress.close()
+        _unmake(made)
         raise
     progress.close()
     runs.write_json(folder / "request.json", request.model_dump(mode="json"))
-    for line in _saved(folder, summary):
+    for line in _saved(folder, summary, earlier):
         print(line)
     return code
 
 
-def _make(folder: Path) -> None:
-    """Make the folder before the work, so that nobody waits for a result that cannot be kept."""
+def _make(folder: Path) -> list[Path]:
+    """Make the folder before the work, so that nobody waits for a result that cannot be kept; returns what is new."""
+    made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RequestError(f"--out: the folder {folder} cannot be made ({error.strerror}); name another.") from None
+    return made
 
 
-def _saved(folder: Path, summary: dict[str, Any]) -> list[str]:
-    """What lies where: every file that the summary names, then the figures, best candidate first."""
-    lines = [str(path) for path in sorted(folder.iterdir()) if path.suffix != ".json"]
+def _unmake(made: list[Path]) -> None:
+    """Take away the folders that were made for nothing, inner ones first."""
+    with contextlib.suppress(OSError):  # what holds something by now stays, and so does what it lies in
+        for folder in made:
+            folder.rmdir()
+
+
+def _files(folder: Path) -> dict[Path, tuple[int, int]]:
+    """The outputs in a folder, each with what a new file of its name would have otherwise."""
+    states = {path: path.stat() for path in sorted(folder.iterdir()) if path.suffix != ".json"}
+    return {path: (state.st_ino, state.st_mtime_ns) for path, state in states.items()}
+
+
+def _saved(folder: Path, summary: dict[str, Any], earlier: dict[Path, tuple[int, int]]) -> list[str]:
+    """What lies where: every file that is new in the folder, then the figures, best candidate first."""
+    lines = [str(path) for path, state in _files(folder).items() if earlier.get(path) != state]
     for candidate in summary.get("candidates", ()):
         figures = {name: candidate[name] for name in ("seed", "alignment", "concealment") if name in candidate}
         lines.append(", ".join(f"{name} {value}" for name, value in figures.items()))

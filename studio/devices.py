@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -33,10 +34,11 @@ def pick_device(name: str = "auto") -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    kind = name.split(":")[0]
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not present.get(kind, False):
-        there = ", ".join(kind for kind, here in present.items() if here)
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    counts = {"cpu": 1, "cuda": gpus, "mps": int(torch.backends.mps.is_available())}
+    found = re.fullmatch(r"([a-z]+)(:[0-9]{1,3})?", name)
+    if found is None or int((found[2] or ":0")[1:]) >= counts.get(found[1], 0):
+        there = ", ".join(kind for kind, count in counts.items() if count)
         raise RequestError(f"device: there is no {name!r} on this machine; choose auto, {there}.", field="device")
     return torch.device(name)
 

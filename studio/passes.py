@@ -38,7 +38,12 @@ class Travel:
 NOWHERE = Travel()
 AGAIN, TRACK = 1, 2  # what further noise of a picture is for: see ``devices.derived_seed``
 IN_PICTURES = Travel(repeats=2)
-"""What picture space does: LookingGlass (arXiv 2504.08902) repeats in the same part of the run, five times."""
+"""What picture space does: LookingGlass (arXiv 2504.08902) repeats in the same part of the run, five times.
+
+On builtin:emoji (12 pictures each, 20 steps) two passes instead of one took the mean alignment from 0.46 to 0.42 for a
+turn by 180 degrees and from 0.20 to 0.23 (+0.03 +- 0.02, pair by pair) for the negative, at 1.7 times the seconds: no
+gain on so small a model, but no loss that is clear of chance.
+"""
 
 
 def expected(space: Space, views: Iterable[str]) -> Travel:

@@ -15,6 +15,7 @@ from studio.errors import PolicyError, nearest, shortened
 from studio.settings import Settings
 
 SCORER = "builtin:clip"
+BUILTIN = "builtin:"  # small models, whose own size may always be doubled
 UPLOAD_FORMATS = ("PNG", "JPEG", "WEBP")
 PART_ACTION = re.compile(r"merge|none|[a-h]|-?[0-9.]{1,8}")  # what may become of a part of a merge, but for files
 
@@ -177,6 +178,8 @@ def _illusion_problems(request: Illusion, limits: Limits, allowed_models: Collec
     side = (request.size or 0) * request.upscale
     if request.upscale > 1 and side > limits.max_size:
         yield "upscale", f"pictures of at most {limits.max_size:,} pixels are allowed here, these would have {side:,}"
+    if limits.listed_models_only and request.upscale > 1 and not side and not request.model.startswith(BUILTIN):
+        yield "upscale", "what it comes to is known only with a size of your own; choose one under More"
     yield from _above("candidates", request.candidates, limits.max_candidates)
     for name, prompt in _prompts(request):
         yield from _too_long(name, prompt, limits)

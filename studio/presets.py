@@ -69,7 +69,7 @@ def read_preset(path: Path) -> Preset:
     """A preset file; what is wrong with it is said in one RequestError that names the file."""
     try:
         content = parse(PresetFile, json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RequestError(f"{path.name}: this is no JSON file that can be read ({error}).") from None
     except RequestError as error:
         raise RequestError(f"{path.name}: {error}", field=error.field) from None

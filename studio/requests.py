@@ -60,7 +60,10 @@ def with_settings(data: Mapping[str, Any], settings: Sequence[str]) -> dict[str,
 
     A value is read as JSON where it is JSON; what replaces a text stays the text it is. Lists grow by one at most.
     """
-    changed = copy.deepcopy(dict(data))
+    try:
+        changed = copy.deepcopy(dict(data))
+    except RecursionError:
+        raise RequestError("A request must not be nested so deeply; write its settings side by side.") from None
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals or not name.strip():
@@ -103,7 +106,7 @@ def _places(place: Any) -> str:
 def _value(text: str, before: Any) -> Any:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return text if isinstance(before, str) and not isinstance(value, str) else value
 

@@ -68,7 +68,12 @@ class Settings:
 def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     """Where models lie and what they may use: the arguments that the page and the command line share."""
     group = parser.add_argument_group("models and machine")
-    group.add_argument("--models", type=_folder, metavar="DIR", help="folder of diffusers models to offer")
+    group.add_argument(
+        "--models",
+        type=_folder,
+        metavar="DIR",
+        help="folder of models and LoRAs: .safetensors files, diffusers folders",
+    )
     group.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     group.add_argument("--threads", type=_positive(int), metavar="N", help="CPU threads to compute with (default: all)")
     group.add_argument("--memory-gb", type=_positive(float), metavar="GB", help="memory that models may fill")
@@ -167,17 +172,28 @@ def _check_share(parser: argparse.ArgumentParser, auth: tuple[tuple[str, str], .
 
 
 def _folder(text: str) -> Path:
-    path = Path(text).expanduser()
-    if not path.is_dir():
+    path = _path(text)
+    if not os.path.isdir(path):
         raise argparse.ArgumentTypeError(f"there is no folder {text!r}; make it or name another.")
     return path.resolve()
 
 
 def _output_folder(text: str) -> Path:
-    path = Path(text).expanduser()
-    if path.exists() and not path.is_dir():
+    path = _path(text)
+    try:
+        taken = path.exists() and not path.is_dir()
+    except OSError as error:  # a name that is too long
+        raise argparse.ArgumentTypeError(f"no folder can be called so ({error.strerror}); name another.") from None
+    if taken:
         raise argparse.ArgumentTypeError(f"{text!r} is a file; name a folder.")
     return path.resolve()
+
+
+def _path(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"nobody here has the home of {text!r}; write the path out.") from None
 
 
 def _port(text: str) -> int:

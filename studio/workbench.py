@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 OWNER = re.compile(r"[A-Za-z0-9_-]{16,64}")
 LOCAL_OWNER = "local"
 RATES_SEEN = 5  # finished jobs that a time is estimated from
+ALIKE = ("space", "views", "size", "upscale", "candidates")  # what makes one evaluation dearer than another
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ ENGINES: tuple[Engine, ...] = (
 )
 
 # Seconds per evaluation before anything was measured here: two CPU cores.
-FIRST_RATES = {"builtin:emoji": 0.016}
+FIRST_RATES = {"builtin:emoji": 0.016, "builtin:ink": 0.016}
 
 
 def engine_named(name: str) -> Engine:
@@ -281,16 +282,15 @@ class Workbench:
                 pass
 
     def _seconds_per_evaluation(self, engine: str, request: BaseModel) -> float | None:
-        model = getattr(request, "model", "")
-        rates = []
+        """What the jobs of the same model took that were most like ``request``; a first guess before there was one."""
+        model, asked = getattr(request, "model", ""), request.model_dump(mode="json", include=set(ALIKE))
+        rates: dict[int, list[float]] = {}
         for snapshot in self.jobs.finished(engine):
             summary = snapshot.summary or {}
-            drawn_with = snapshot.request.get("model", summary.get("model"))
-            if drawn_with == model and summary.get("evaluations") and summary.get("seconds"):
-                rates.append(summary["seconds"] / summary["evaluations"])
-            if len(rates) == RATES_SEEN:
-                break
-        return median(rates) if rates else FIRST_RATES.get(model)
+            if summary.get("model") == model and summary.get("evaluations") and summary.get("seconds"):
+                alike = sum(snapshot.request.get(name) == value for name, value in asked.items())
+                rates.setdefault(alike, []).append(summary["seconds"] / summary["evaluations"])
+        return median(rates[max(rates)][:RATES_SEEN]) if rates else FIRST_RATES.get(model)
 
 
 def new_owner() -> str:

@@ -58,7 +58,7 @@ TORCH_FREE = (
 # ... and these do so only inside functions.
 TORCH_LATE = ("progress", "imaging", "workbench", "__main__", "models.refs", "illusions.request", "illusions.preflight")
 TORCH_LATE += ("merging.request", "merging.preflight", "merging.fit", "merging.recipe", "models.streams")
-TORCH_LATE += ("merging.trials_request", "merging.trials_preflight")
+TORCH_LATE += ("merging.trials_request", "merging.trials_preflight", "models.kinds")
 TORCH = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
 
 ENVIRONMENT = ("environ", "environb", "getenv", "putenv", "unsetenv")

@@ -71,6 +71,10 @@ def test_a_preset_makes_the_files_and_a_picture_of_them_makes_the_same_again(tmp
         (["promts=x"], "did you mean 'prompts'"),
         (["steps"], "--set needs name=value"),
         (['views=["low_pass", "identity"]'], "low_pass"),
+        (["guidance_scale=NaN"], "guidance_scale: must be a finite number, got nan."),
+        (["upscale_strength=Infinity"], "upscale_strength: must be a finite number, got inf."),
+        (["model="], "model: must not be empty."),
+        (["scorer=nosuch"], "There is no scorer 'nosuch': choose builtin:clip, or name the folder of a CLIP model"),
     ],
 )
 def test_settings_that_cannot_be_used_are_one_sentence(capsys, settings, says):
@@ -86,10 +90,13 @@ def test_an_unknown_engine_suggests_the_nearest(capsys):
     [
         (b"{", "neither JSON nor a PNG"),
         (b"\xff\xfe\x00", "neither JSON nor a PNG"),
+        (b'{"a":' * 50_000 + b"1" + b"}" * 50_000, "this JSON is nested too deeply for a request"),
+        (b'{"a":' * 700 + b"1" + b"}" * 700, "must not be nested so deeply"),
         (b"[1]", "must be an object of named settings, got a list of 1"),
         (b"\x89PNG\r\n\x1a\n", "PNG"),
         (b'{"engine": "merge", "request": {}}', "is for the engine 'merge'"),
     ],
+    ids=lambda part: repr(part[:20]),
 )
 def test_a_request_file_that_cannot_be_read_is_one_sentence(tmp_path, capsys, content, says):
     (tmp_path / "r.json").write_bytes(content)
@@ -98,6 +105,68 @@ def test_a_request_file_that_cannot_be_read_is_one_sentence(tmp_path, capsys, co
 
 def test_a_missing_request_file_is_one_sentence(capsys):
     assert "cannot be read (No such file or directory)" in refused(capsys, "illusion", "/no/such.json")
+
+
+@pytest.mark.parametrize("engine", ["illusion", "merge-strip"])
+def test_a_folder_or_a_model_is_no_request_and_nothing_is_said_of_merges(tmp_path, capsys, engine):
+    message = refused(capsys, engine, PRESET.parent)
+    assert f"this is a folder, and {engine} needs a request, as JSON or a PNG of ours; name a file in it." in message
+    (tmp_path / "x.safetensors").write_bytes(b"")
+    message = refused(capsys, engine, tmp_path / "x.safetensors")
+    assert f"this is a model, and {engine} needs a request, as JSON or a PNG of ours; to use the model, set " in message
+
+
+def test_a_name_that_no_file_can_have_is_one_sentence(capsys):
+    assert "cannot be read (File name too long)" in refused(capsys, "illusion", "x" * 300)
+
+
+@pytest.mark.parametrize(
+    "model", ["~nosuchuser/x", "x" * 295, "a/b--c", "foo/bar.."], ids=lambda model: repr(model[:20])
+)
+def test_a_model_that_cannot_be_is_one_sentence_and_leaves_no_folder(tmp_path, capsys, model):
+    options = ["--device", "cpu", "--offline", "--out", str(tmp_path / "new" / "out")]
+    assert main(["illusion", str(PRESET), "--set", f"model={model}", *options]) == 2
+    assert "error: There is no model at" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_device_that_cannot_be_is_one_sentence(tmp_path, capsys):
+    message = refused(capsys, "illusion", PRESET, "--device", "cpu:x", "--out", tmp_path / "out")
+    assert "device: there is no 'cpu:x' on this machine; choose auto, " in message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--first", "0"], "first: must be at least 1, got 0"),
+        (["--pairs", "nosuch"], "There is no list of pairs 'nosuch': choose one of"),
+        (["--scorer", "nosuch"], "There is no scorer 'nosuch'"),
+    ],
+)
+def test_a_benchmark_that_cannot_be_is_one_sentence(capsys, options, says):
+    assert says in refused(capsys, "illusion-bench", *options)
+
+
+def test_only_what_this_run_made_is_listed(tmp_path, capsys, monkeypatch):
+    class Made:
+        def save(self, folder):
+            (folder / "new.png").write_text("")
+            (folder / "again.png").write_text("new")
+            return {}
+
+    monkeypatch.setattr(Engine, "run_function", lambda engine: lambda request, models, *, on_step: Made())
+    for name in ("again.png", "mine.png"):
+        (tmp_path / name).write_text("old")
+    assert main(["illusion", str(PRESET), "--out", str(tmp_path), "--device", "cpu"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out == [str(tmp_path / name) for name in ("again.png", "new.png", "result.json")]
+
+
+def test_help_says_that_files_and_loras_count(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "folder of models and LoRAs: .safetensors files" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_folder_that_cannot_be_made_is_refused_before_the_work(tmp_path, capsys):

@@ -51,6 +51,13 @@ def test_each_limit_names_its_field(values, sentence):
     assert error.field == sentence.partition(":")[0]
 
 
+def test_doubling_a_size_that_only_the_model_knows_is_left_to_models_that_are_small():
+    assert refusal(IllusionRequest(model="my-model", upscale=2)).field == "upscale"
+    check_illusion(IllusionRequest(model="my-model", upscale=2, size=512), SHARED, MODELS)
+    check_illusion(IllusionRequest(model="builtin:emoji", upscale=2), SHARED, MODELS)
+    check_illusion(IllusionRequest(model="my-model", upscale=2), LOCAL, MODELS)
+
+
 def test_prompts_have_a_length():
     error = refusal(IllusionRequest(prompts=("a", "b" * 400)), Limits(max_prompt=300))
     assert str(error) == "prompts.1: at most 300 characters are allowed here, got 400; shorten it."

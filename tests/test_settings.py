@@ -96,6 +96,10 @@ def test_a_host_that_others_can_reach_is_shared():
         (["--dtype", "int8"], "choose from"),
         (["--offload", "sometimes"], "choose from"),
         (["--models", "/no/such/folder"], "there is no folder"),
+        (["--models", "~nosuchuser"], "nobody here has the home of '~nosuchuser'; write the path out"),
+        (["--models", "x" * 300], "there is no folder"),
+        (["--outputs", "~nosuchuser/out"], "nobody here has the home of '~nosuchuser/out'; write the path out"),
+        (["--outputs", "x" * 300], "no folder can be called so (File name too long); name another"),
     ],
 )
 def test_values_that_cannot_be_used_are_named_with_the_fix(capsys, argv, says):

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from studio import workbench as module
-from studio.errors import PolicyError, QueueFullError, RecipeError, RequestError, UnknownNameError
+from studio.errors import PolicyError, QueueFullError, RecipeError, RequestError, StudioError, UnknownNameError
 from studio.illusions.request import IllusionRequest
 from studio.imaging import write_png
 from studio.settings import Settings
@@ -57,6 +57,17 @@ def test_what_was_estimated_is_what_it_took(bench):
     assert bench.estimate(IllusionRequest(**SMALL)).seconds == pytest.approx(done.summary["seconds"])
 
 
+def test_a_time_is_estimated_from_the_jobs_that_were_most_alike(bench):
+    on_codes, on_pictures = SMALL, {**SMALL, "space": "picture"}
+    took = [
+        until_over(bench, bench.submit("illusion", data, ANN)).summary["seconds"] for data in (on_codes, on_pictures)
+    ]
+    guessed = [bench.estimate(IllusionRequest(**data)).seconds for data in (on_codes, on_pictures)]
+    assert guessed == pytest.approx(took)
+    other = bench.estimate(IllusionRequest(**on_pictures | {"views": ["identity", "rotate_90"]}))
+    assert other.seconds == pytest.approx(took[1])
+
+
 def test_what_models_fill_is_told_once_there_is_something_to_tell(bench):
     assert bench.memory() == ""
     with bench._models().lease("builtin:emoji"):
@@ -105,6 +116,29 @@ def test_bad_requests_are_refused_before_they_are_queued(bench, data, field):
     with pytest.raises(RequestError) as refused:
         bench.submit("illusion", data, ANN)
     assert refused.value.field == field
+    assert bench.history(ANN) == ()
+
+
+@pytest.mark.parametrize("engine", ["illusion", "merge-strip", "merge-search"])
+@pytest.mark.parametrize(
+    ("scorer", "says"),
+    [
+        ("nosuch", "There is no scorer 'nosuch': choose builtin:clip, or name the folder of a CLIP model"),
+        ("builtin:klip", "There is no scorer 'builtin:klip': did you mean 'builtin:clip'?"),
+        ("builtin:emoji", "builtin:emoji is no CLIP model, it cannot score"),
+    ],
+)
+def test_a_scorer_that_is_none_is_refused_before_it_is_queued_with_its_own_field(bench, engine, scorer, says):
+    with pytest.raises(StudioError, match=says) as refused:
+        bench.submit(engine, {"scorer": scorer}, ANN)
+    assert refused.value.field == "scorer"
+    assert bench.history(ANN) == ()
+
+
+def test_a_scorer_as_the_model_is_refused_before_it_is_queued(bench):
+    with pytest.raises(StudioError, match="builtin:clip is a scorer, not a text-to-image model") as refused:
+        bench.submit("illusion", {**SMALL, "model": "builtin:clip", "reduction": "weighted"}, ANN)
+    assert refused.value.field == "model"
     assert bench.history(ANN) == ()
 
 

@@ -9,26 +9,40 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 
-from studio.builtin import autoencoder, card, denoiser, export, measure, scorer
+from studio.builtin import autoencoder, card, denoiser, export, ink, measure, measure_ink, scorer
 from studio.builtin.loop import Schedule
 from studio.builtin.recipe import RECIPES, Recipe
 
 ASSETS = Path(__file__).parents[2] / "assets" / "models"
-PARTS = ("autoencoder", "scorer", "denoiser", "decoder")
+PARTS = ("autoencoder", "scorer", "denoiser", "decoder", "ink")
 
 
 def main(argv: list[str] | None = None) -> None:
     args = _arguments().parse_args(argv)
     torch.set_flush_denormal(True)
     if args.action == "measure":
-        measured = measure.measure(ASSETS / "emoji", ASSETS / "clip")
-        print(measured.as_markdown())
-        if args.card:
-            card.write_cards(measured, ASSETS / "emoji", ASSETS / "clip", RECIPES[args.budget], args.work)
+        MEASURE[args.model](args)
         return
     recipe = RECIPES[args.budget]
     for part in PARTS if args.part == "all" else (args.part,):
         TRAIN[part](recipe, args)
+
+
+def _measure_emoji(args: argparse.Namespace) -> None:
+    measured = measure.measure(ASSETS / "emoji", ASSETS / "clip")
+    print(measured.as_markdown())
+    if args.card:
+        card.write_cards(measured, ASSETS / "emoji", ASSETS / "clip", RECIPES[args.budget], args.work)
+
+
+def _measure_ink(args: argparse.Namespace) -> None:
+    measured = measure_ink.measure(ASSETS / "emoji", ASSETS / "ink", ASSETS / "clip")
+    print(measured.as_markdown(), measured.way_as_markdown(), sep="\n\n")
+    if args.card:
+        card.write_ink_card(measured, ASSETS / "ink", RECIPES[args.budget], args.work)
+
+
+MEASURE = {"emoji": _measure_emoji, "ink": _measure_ink}
 
 
 def _train_autoencoder(recipe: Recipe, args: argparse.Namespace) -> None:
@@ -78,11 +92,26 @@ def _train_decoder(recipe: Recipe, args: argparse.Namespace) -> None:
     vae.to(torch.float16).save_pretrained(shipped)
 
 
+def _train_ink(recipe: Recipe, args: argparse.Namespace) -> None:
+    """The second model: the shipped one's denoiser, fine-tuned to ink."""
+    start = args.start or ASSETS / "emoji"
+    unet = denoiser.restyle(
+        start,
+        ink.STYLE,
+        _schedule(recipe.ink, args),
+        args.work / "ink",
+        batch=recipe.denoiser_batch,
+        per_thing=recipe.renderings,
+    )
+    export.export_restyled(unet, start, ASSETS / "ink", export.ABOUT_INK)
+
+
 TRAIN = {
     "autoencoder": _train_autoencoder,
     "scorer": _train_scorer,
     "denoiser": _train_denoiser,
     "decoder": _train_decoder,
+    "ink": _train_ink,
 }
 
 
@@ -108,8 +137,9 @@ def _arguments() -> argparse.ArgumentParser:
         "--start",
         type=Path,
         help="weights of the same shapes to begin with: an autoencoder's folder for the autoencoder, a CLIP's for the "
-        "scorer, a pipeline's for denoiser and decoder",
+        "scorer, a pipeline's for denoiser, decoder and ink (the shipped one, when it is not said)",
     )
+    parser.add_argument("--model", choices=tuple(MEASURE), default="emoji", help="measure: which of the models")
     parser.add_argument("--card", action="store_true", help="measure: write the model cards and the contact sheet too")
     return parser
 

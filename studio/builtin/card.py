@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from studio.builtin.measure import Measured, contact_sheet
+from studio.builtin.denoiser import RESTYLE_SEED
+from studio.builtin.ink import STYLE, TINT
+from studio.builtin.measure import GUIDANCE, SEED, STEPS, Measured, contact_sheet
+from studio.builtin.measure_ink import EVERY, NEAR, InkMeasured
 from studio.builtin.recipe import Recipe
 
 LICENCE = """The weights were trained by this project from nothing but its own renderings of
@@ -19,6 +22,12 @@ def write_cards(measured: Measured, model: Path, scorer: Path, recipe: Recipe, w
     contact_sheet(measured.pictures).save(model / "sheet.png", optimize=True)
     (model / "README.md").write_text(_model_card(measured, recipe, hours), encoding="utf-8")
     (scorer / "README.md").write_text(_scorer_card(measured, recipe, hours), encoding="utf-8")
+
+
+def write_ink_card(measured: InkMeasured, model: Path, recipe: Recipe, work: Path) -> None:
+    """Write the ink model's README.md and contact sheet, with the hours read from its loss log under ``work``."""
+    contact_sheet(measured.pictures).save(model / "sheet.png", optimize=True)
+    (model / "README.md").write_text(_ink_card(measured, recipe, _last(work / "ink" / "log.jsonl")), encoding="utf-8")
 
 
 def _last(log: Path) -> dict:
@@ -87,4 +96,48 @@ contrast. Seed 77. Command: `python -m studio.builtin train --part scorer`; meas
 ## Data and licence
 
 {LICENCE}
+"""
+
+
+def _ink_card(measured: InkMeasured, recipe: Recipe, log: dict) -> str:
+    return f"""# builtin:ink
+
+[builtin:emoji](../emoji/README.md)'s 200 things as ink drawings on warm paper, at 128 px: its denoiser, fine-tuned.
+Autoencoder, text encoder and tokenizer are builtin:emoji's, byte for byte, so that the two merge. Stock
+`StableDiffusionPipeline.from_pretrained` loads this folder.
+
+![64 generated pictures](sheet.png)
+
+## Measured
+
+{measured.as_markdown()}
+
+Generated pictures: one per name, prompt "a <name>", {STEPS} steps of DDIM, guidance {GUIDANCE:g}, seeds {SEED} upwards. The right-hand
+column is what true renderings give, so the most to be expected. *Nearest by shape* asks which of the 200 things, drawn in
+ink by the program, correlates most with the picture's blurred ink. The scorer, [builtin:clip](../clip/README.md), learnt
+from coloured pictures alone: it cannot read ink, so alignment and searches by it mean nothing for this model. A pixel
+counts as a mixture of paper and ink within {NEAR:g} levels. Lines are finer than the autoencoder was made for, which its
+PSNR shows. A picture takes as long as builtin:emoji's.
+
+Weighted sums of the two denoisers, the same measures for every {EVERY}th name (alpha 0 is builtin:emoji, 1 this model):
+
+{measured.way_as_markdown()}
+
+The script: `python -m studio.builtin measure --model ink`.
+
+## Made
+
+UNet2DConditionModel {recipe.denoiser_channels}, begun from builtin:emoji's weights: {log["step"]:,} steps of {recipe.denoiser_batch} cached latents ({recipe.renderings} renderings per thing), {log["seconds"] / 3600:.1f} h
+on one CPU core, v-prediction, min-SNR 5, AdamW {recipe.ink.lr:g}, averaged weights, seed {RESTYLE_SEED}; everything else frozen. Command:
+`python -m studio.builtin train --budget cpu --part ink`.
+
+## Data and licence
+
+{LICENCE} Each rendering was turned into ink by image processing (`studio/builtin/ink.py`): brush lines along edges at two
+scales, solid blacks, three flat washes by tone. Captions are builtin:emoji's. A caption that names no ground has plain
+paper ({STYLE.unnamed:.0%} of the renderings); one that does has paper with {TINT:.0%} of that colour.
+
+## What it cannot do
+
+What builtin:emoji cannot; and hatching, or any line finer than half a latent cell (4 px).
 """

@@ -14,14 +14,15 @@ from transformers import CLIPTextModel, PreTrainedTokenizerFast
 from studio.builtin.autoencoder import to_signed
 from studio.builtin.loop import Schedule, Trainer
 from studio.builtin.words import build_tokenizer, text_config
-from studio.builtin.world import COLOURS, Thing, Wobble, caption, load_things, render, vocabulary
+from studio.builtin.world import COLOURS, EMOJI, Style, Thing, Wobble, caption, load_things, vocabulary
 
+RESTYLE_SEED = 23
 TIGHT = Wobble(shift=0.015, scale=(0.84, 0.90), tilt=2.0)
 
 
 @dataclass(frozen=True)
 class Latents:
-    """Cached codes (N x channels x 16 x 16, unit variance) with the indices of their thing and their ground."""
+    """Cached codes (N x channels x 16 x 16, unit variance) with the indices of their thing and ground (-1: unnamed)."""
 
     codes: Tensor
     thing: Tensor
@@ -63,26 +64,34 @@ def build_scheduler() -> DDIMScheduler:
 
 
 @torch.no_grad()
-def cache_latents(vae: AutoencoderKL, things: tuple[Thing, ...], per_thing: int, seed: int) -> Latents:
-    """Render every thing ``per_thing`` times on named grounds and encode the pictures."""
+def cache_latents(
+    vae: AutoencoderKL, things: tuple[Thing, ...], per_thing: int, seed: int, style: Style = EMOJI
+) -> Latents:
+    """Render every thing ``per_thing`` times, on named grounds but for the style's share, and encode the pictures."""
     rng, device = np.random.default_rng(seed), next(vae.parameters()).device
-    colours = list(COLOURS)
-    labels = [(t, int(rng.integers(len(colours)))) for _ in range(per_thing) for t in range(len(things))]
+    labels = [(t, _ground(style, rng)) for _ in range(per_thing) for t in range(len(things))]
+    colours = [*COLOURS, None]  # what -1 finds
     codes = []
     for start in range(0, len(labels), 100):
-        drawn = [np.asarray(render(things[t], rng, colours[c], TIGHT)) for t, c in labels[start : start + 100]]
+        drawn = [np.asarray(style.render(things[t], rng, colours[c], TIGHT)) for t, c in labels[start : start + 100]]
         x = to_signed(torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)).to(device)
         codes.append(vae.encode(x).latent_dist.mean * vae.config.scaling_factor)
     thing, colour = torch.tensor(labels).T
     return Latents(torch.cat(codes), thing, colour)
 
 
+def _ground(style: Style, rng: np.random.Generator) -> int:
+    return -1 if style.unnamed and rng.random() < style.unnamed else int(rng.integers(len(COLOURS)))
+
+
 class Loss:
     """Mean squared v error, weighted by min-SNR (Hang et al. 2023, eq. 9 in its v form), one prompt in ten empty."""
 
     def __init__(
-        self, nets: nn.ModuleDict, tokenizer: PreTrainedTokenizerFast, data: Latents, batch: int, seed: int
-    ) -> None:
+        self, nets: nn.ModuleDict, tokenizer: PreTrainedTokenizerFast, data: Latents, batch: int, seed: int,
+        said: float = EMOJI.said,
+    ) -> None:  # fmt: skip
+        self.said = said
         self.nets, self.tokenizer, self.data, self.batch, self.seed = nets, tokenizer, data, batch, seed
         self.things, self.colours = load_things(), list(COLOURS)
         self.alphas = build_scheduler().alphas_cumprod.to(data.codes.device)
@@ -109,7 +118,7 @@ class Loss:
         rng = np.random.default_rng((self.seed, step))
         texts = []
         for thing, colour in zip(self.data.thing[rows].tolist(), self.data.colour[rows].tolist(), strict=True):
-            said = self.colours[colour] if rng.random() < 0.5 else None
+            said = self.colours[colour] if rng.random() < self.said and colour >= 0 else None
             texts.append("" if rng.random() < 0.1 else caption(self.things[thing], said, rng))
         return self.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
 
@@ -136,3 +145,24 @@ def train(
     data = cache_latents(vae, things, per_thing, seed)
     trainer.run(Loss(nets, tokenizer, data, batch, seed))
     return trainer.averaged().eval(), tokenizer
+
+
+def restyle(
+    model: Path, style: Style, schedule: Schedule, folder: Path, *, batch: int, per_thing: int, seed: int = RESTYLE_SEED
+) -> UNet2DConditionModel:
+    """Fine-tune the denoiser of the pipeline in ``model`` to another style of its world; returns its averaged weights.
+
+    Everything else keeps still: the denoisers before and after read the same codes and prompts, so they can be merged.
+    """
+    torch.manual_seed(seed)
+    things, device = load_things(), "cuda" if torch.cuda.is_available() else "cpu"
+    vae = AutoencoderKL.from_pretrained(model / "vae", dtype=torch.float32).to(device)
+    text_encoder = CLIPTextModel.from_pretrained(model / "text_encoder", dtype=torch.float32).requires_grad_(False)
+    unet = UNet2DConditionModel.from_pretrained(model / "unet", dtype=torch.float32)
+    unet.train().to(memory_format=torch.channels_last)
+    nets = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}).to(device)
+    trainer = Trainer(nets, schedule, folder)
+    data = cache_latents(vae, things, per_thing, seed, style)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(model / "tokenizer")
+    trainer.run(Loss(nets, tokenizer, data, batch, seed, style.said))
+    return trainer.averaged()["unet"].eval()

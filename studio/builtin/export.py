@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPModel, PreTrainedTokenizerFast
@@ -23,6 +24,7 @@ ABOUT = {
     "family": "Stable Diffusion 1/2",
     "about": "200 things, trained by this project, 128 px, ready at once",
 }
+ABOUT_INK = {**ABOUT, "title": "Ink 128", "about": "the same 200 things in ink on paper; merges with Emoji 128"}
 
 
 def export_pipeline(vae: AutoencoderKL, nets: nn.ModuleDict, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
@@ -36,6 +38,14 @@ def export_pipeline(vae: AutoencoderKL, nets: nn.ModuleDict, tokenizer: PreTrain
     save_file({name: value.half().contiguous().cpu() for name, value in preview.items()}, folder / PREVIEW_FILE)
     (folder / "things.json").write_text(THINGS_FILE.read_text(encoding="utf-8"), encoding="utf-8")
     (folder / "about.json").write_text(json.dumps(ABOUT, indent=2) + "\n", encoding="utf-8")
+
+
+def export_restyled(unet: UNet2DConditionModel, model: Path, folder: Path, about: dict[str, str]) -> None:
+    """Write ``model``'s folder again with another denoiser; the rest of the pipeline is the same, byte for byte."""
+    shutil.copytree(model, folder, ignore=shutil.ignore_patterns("unet", "README.md", "*.png"), dirs_exist_ok=True)
+    unet.to("cpu", torch.float16).save_pretrained(folder / "unet", safe_serialization=True)
+    shutil.copyfile(model / "unet" / "config.json", folder / "unet" / "config.json")
+    (folder / "about.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
 def export_scorer(net: CLIPModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

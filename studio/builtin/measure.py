@@ -70,8 +70,8 @@ def measure(model_folder: Path, scorer_folder: Path) -> Measured:
     labels = torch.arange(len(things))
     return Measured(
         tuple(autoencoder.psnr(network.vae, fresh, index) for index in range(8)),
-        *_accuracy(clip, autoencoder.to_signed(rough), labels.repeat(2)),
-        *_accuracy(clip, pictures, labels),
+        *accuracy(clip, autoencoder.to_signed(rough), labels.repeat(2)),
+        *accuracy(clip, pictures, labels),
         seconds,
         pictures,
     )
@@ -94,5 +94,6 @@ def contact_sheet(pictures: Tensor, count: int = 64) -> Image.Image:
     return Image.fromarray(((tiles + 1) * 127.5).round().clamp(0, 255).byte().numpy())
 
 
-def _accuracy(clip: ClipScorer, pictures: Tensor, labels: Tensor) -> tuple[float, float]:
+def accuracy(clip: ClipScorer, pictures: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Shares of the pictures (in [-1, 1]) whose own name, of all names, ranks first, and among the first five."""
     return scorer.ranked_right(clip.similarities(pictures, [thing.with_article for thing in load_things()]), labels)

@@ -18,6 +18,7 @@ class Recipe:
     denoiser_batch: int
     denoiser_channels: tuple[int, int, int]
     renderings: int
+    ink: Schedule
     scorer: Schedule
     scorer_batch: int
     scorer_renderings: int
@@ -32,6 +33,7 @@ RECIPES = {
         denoiser_batch=32,
         denoiser_channels=(64, 96, 160),
         renderings=24,
+        ink=Schedule(steps=2400, lr=3e-4, warmup=0.03, decay=0.5, ema=0.995, weight_decay=1e-3),
         scorer=Schedule(steps=2000, lr=1e-3, warmup=0.05, decay=0.6, ema=0.995, weight_decay=0.02),
         scorer_batch=64,
         scorer_renderings=12,
@@ -44,6 +46,7 @@ RECIPES = {
         denoiser_batch=256,
         denoiser_channels=(64, 128, 256),
         renderings=128,
+        ink=Schedule(steps=20_000, lr=2e-4, warmup=0.01, decay=0.5, ema=0.999, weight_decay=1e-3),
         scorer=Schedule(steps=15_000, lr=1e-3, warmup=0.05, decay=0.6, ema=0.999, weight_decay=0.02),
         scorer_batch=160,
         scorer_renderings=32,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,15 +101,33 @@ def vocabulary(things: tuple[Thing, ...]) -> list[str]:
 
 def render(thing: Thing, rng: np.random.Generator, colour: str | None = None, wobble: Wobble = Wobble()) -> Image.Image:
     """Draw ``thing`` upright on a ground of ``colour`` (random when None), 128 x 128 RGB."""
+    shade = np.array(COLOURS[colour or list(COLOURS)[rng.integers(len(COLOURS))]]) + rng.integers(-10, 11, 3)
+    ground = Image.new("RGB", (SIZE, SIZE), tuple(int(v) for v in shade.clip(0, 255)))
+    pixels = place(thing, rng, wobble)
+    mixed = np.asarray(ground, np.float32) * (1 - pixels[..., 3:] / 255) + pixels[..., :3]
+    return Image.fromarray(mixed.clip(0, 255).round().astype(np.uint8))
+
+
+@dataclass(frozen=True)
+class Style:
+    """A way to draw the world, and its captions: the share of pictures on a ground that has no name, and the share of
+    the others whose caption says their ground's."""
+
+    render: Callable[[Thing, np.random.Generator, str | None, Wobble], Image.Image]
+    unnamed: float
+    said: float
+
+
+EMOJI = Style(render, unnamed=0.0, said=0.5)
+
+
+def place(thing: Thing, rng: np.random.Generator, wobble: Wobble = Wobble()) -> np.ndarray:
+    """``thing`` alone where a rendering has it: premultiplied RGBa, 0 to 255, 128 x 128 x 4."""
     sprite = _sprite(thing.emoji, FONT)
     if sprite is None:
         raise ValueError(f"the font {FONT.name} has no picture for {thing.name!r}")
-    shade = np.array(COLOURS[colour or list(COLOURS)[rng.integers(len(COLOURS))]]) + rng.integers(-10, 11, 3)
-    ground = Image.new("RGB", (SIZE, SIZE), tuple(int(v) for v in shade.clip(0, 255)))
     placed = sprite.transform((SIZE, SIZE), Image.Transform.AFFINE, _placement(rng, wobble), Image.Resampling.BICUBIC)
-    pixels = np.asarray(placed, np.float32)
-    mixed = np.asarray(ground, np.float32) * (1 - pixels[..., 3:] / 255) + pixels[..., :3]
-    return Image.fromarray(mixed.clip(0, 255).round().astype(np.uint8))
+    return np.asarray(placed, np.float32)
 
 
 def _placement(rng: np.random.Generator, wobble: Wobble) -> tuple[float, ...]:

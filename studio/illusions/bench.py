@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from studio.errors import RequestError, UnknownNameError
 from studio.illusions.request import IllusionRequest
 from studio.progress import OnStep, Step, ignore
+from studio.requests import parse
 
 PAIRS_FILE = Path("benchmarks") / "illusion-pairs.json"
 SETTINGS, RECORDS = "bench.json", "records.jsonl"
@@ -65,28 +66,33 @@ class Plan:
         for name in self.methods:
             if name not in NAMED:
                 raise UnknownNameError("method", name, NAMED, field="methods")
-        if min(self.seeds, self.steps, self.first or 1) < 1:
-            raise RequestError("seeds, steps and first must be at least 1.", field="seeds")
+        for name in ("seeds", "steps", "first"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise RequestError(f"{name}: must be at least 1, got {value}.", field=name)
         if self.scorer == OWN_SCORER and self.pairs != "emoji":
             raise RequestError(
                 f"scorer: {OWN_SCORER} knows emoji only; name the folder of a CLIP model, for example of ViT-B/32.",
                 field="scorer",
             )
+        for name in self.methods:
+            self.request(Task(name, 0, 0, ("a", "b")))
 
     def request(self, task: Task) -> IllusionRequest:
-        """The request of one illusion."""
+        """The request of one illusion; RequestError for settings that none can have."""
         method = NAMED[task.method]
-        return IllusionRequest(
-            model=self.model,
-            scorer=self.scorer,
-            prompts=task.prompts,
-            views=("identity", self.view),
-            steps=self.steps,
-            guidance_scale=self.guidance_scale,
-            seed=task.seed,
-            candidates=self.seeds if method.searches else 1,
+        asked = {
+            "model": self.model,
+            "scorer": self.scorer,
+            "prompts": task.prompts,
+            "views": ("identity", self.view),
+            "steps": self.steps,
+            "guidance_scale": self.guidance_scale,
+            "seed": task.seed,
+            "candidates": self.seeds if method.searches else 1,
             **method.settings,
-        )
+        }
+        return parse(IllusionRequest, asked)
 
 
 @dataclass(frozen=True)
@@ -177,7 +183,10 @@ def run(plan: Plan, pairs: Sequence[Pair], draw: Draw, folder: Path, on_step: On
 
 def resumed(plan: Plan, folder: Path) -> Iterator[Record]:
     """What a folder holds of this plan already; a last line that was cut off is cut off for good."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"--out: the folder {folder} cannot be made ({error.strerror}); name another.") from None
     settings, path = folder / SETTINGS, folder / RECORDS
     now = json.loads(json.dumps(asdict(plan)))
     before = json.loads(settings.read_text(encoding="utf-8")) if settings.exists() else now

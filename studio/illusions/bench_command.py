@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from studio.illusions import bench, bench_report
+from studio.illusions import bench, bench_report, preflight
 from studio.progress import Step
 from studio.settings import Settings, add_machine_arguments, machine_values, prepare_environment
 
@@ -37,10 +37,11 @@ def main(argv: Sequence[str], make_store: Callable[[Settings], ModelStore], prog
     """Run what is missing, write the table and print it. Exit codes: 0 done, 130 stopped with Ctrl+C."""
     options = _parser().parse_args(argv)
     plan = _plan(options)
-    plan.check()
     settings = Settings(**machine_values(options))
     pairs = bench.load_pairs(settings.assets, plan.pairs)
+    plan.check()
     prepare_environment(settings)
+    preflight.check(plan.request(bench.tasks(plan, pairs)[0]), settings)
     folder = options.out or settings.outputs / NAME / plan.pairs
     try:
         records = bench.run(plan, pairs, _draw(make_store(settings)), folder, progress)

@@ -17,6 +17,7 @@ from studio.illusions.request import IllusionRequest
 from studio.illusions.result import Candidate, IllusionResult, Stopped, Upscaled
 from studio.illusions.views import View
 from studio.imaging import to_picture
+from studio.models import kinds
 from studio.models.clip import ClipScorer
 from studio.models.networks import Network
 from studio.models.store import ModelStore
@@ -31,6 +32,8 @@ def run(request: IllusionRequest, models: ModelStore, *, on_step: OnStep = ignor
     Raises StudioError for views or models that cannot be used; whatever ``on_step`` raises stops the run.
     """
     begun = time.perf_counter()
+    kinds.check_draws(request.model, models.assets, models.models_dir)
+    kinds.check_scores(request.scorer, models.assets, models.models_dir)
     adapters.check(request, models.assets, models.models_dir)
     steps = course.expected(request) * len(study.settings(request))
     on_step(Step(0, steps, note="Loading the model", labels=request.prompts))

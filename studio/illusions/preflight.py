@@ -10,6 +10,7 @@ from studio.illusions import adapters, course, puzzle, reductions, study
 from studio.illusions.admission import check_specs
 from studio.illusions.request import IllusionRequest
 from studio.illusions.specs import ViewSpec, parse_spec
+from studio.models import kinds
 
 if TYPE_CHECKING:
     from studio.settings import Settings
@@ -18,13 +19,16 @@ if TYPE_CHECKING:
 def check(request: IllusionRequest, settings: Settings | None = None) -> None:
     """Raises RequestError for views that are in no table, do not fit together, the reduction or a puzzle.
 
-    With ``settings``, which say where models lie, also ModelError for adapters that the model cannot carry.
+    With ``settings``, which say where models lie, also ModelError for a scorer as the model, for a scorer that is none,
+    and for adapters that the model cannot carry.
     """
     specs = _specs(request)
     reductions.resolve(request.reduction, check_specs(specs), request.weights)
     if request.puzzle:
         puzzle.check_specs(specs)
     if settings is not None:
+        kinds.check_draws(request.model, settings.assets, settings.models_dir)
+        kinds.check_scores(request.scorer, settings.assets, settings.models_dir)
         adapters.check(request, settings.assets, settings.models_dir)
 
 

@@ -19,10 +19,11 @@ Reduction = Literal["auto", "mean", "sum", "alternate", "weighted", "rectified",
 class IllusionRequest(BaseModel):
     """Two to four views of one picture, each with its own prompt."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     model: str = Field(
         "builtin:emoji",
+        min_length=1,
         max_length=300,
         description="A built-in model, a .safetensors file, a diffusers folder or a hub id.",
     )

@@ -51,7 +51,10 @@ def read_adapter(name: str, assets: Path, models_dir: Path | None, index: int) -
     try:
         ref = resolve(name, assets, models_dir)
         if ref.path is None:
-            raise ModelFileError(f"{name} is on the hub: download it first and name its file.")
+            raise ModelFileError(
+                f"There is no file {name} here: correct the path, or, if it is on the hub, download it first and name "
+                "its file."
+            )
         file = lora_files.read_lora(ref.path)
         header, notes = read_header_and_notes(file.path)
         return Adapter(name, file, Source(name, file.path, entries_of(file.path, header), notes))

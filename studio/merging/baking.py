@@ -34,7 +34,7 @@ class Change:
         """The changed weight in float32; ``whole`` is changed in place."""
         part = whole if self.rows is None else whole[slice(*self.rows)]
         if not set(self.tensors) <= {"diff_b", "alpha", "rslora"}:
-            part += self.weight * self._change(part)
+            part += self._change(part).mul_(self.weight)
         return whole
 
     def _change(self, part: Tensor) -> Tensor:
@@ -43,9 +43,9 @@ class Change:
         magnitude = self.tensors.get("magnitude", self.tensors.get("dora_scale"))
         if magnitude is None:
             return change
-        changed = part + change
+        changed = change.add_(part)
         by_output = "magnitude" in self.tensors or magnitude.shape[0] == part.shape[0]
-        return magnitude_ratio(magnitude, changed, by_output) * changed - part
+        return (magnitude_ratio(magnitude, changed, by_output) * changed).sub_(part)
 
 
 @dataclass(frozen=True)

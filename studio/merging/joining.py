@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +25,9 @@ from studio.merging.factors import Factors
 from studio.merging.request import MergeRequest
 from studio.models.lora_files import Piece
 
+Mergers = Mapping[tuple[str, str], Mapping[int, Tensor]]
+"""Layer (part and flat name) -> number of a LoRA -> what each column of its change is multiplied by."""
+
 
 @dataclass(frozen=True)
 class Made:
@@ -41,6 +44,16 @@ class _Held:
     piece: Piece
     tensors: dict[str, Tensor]
     adapter: Adapter
+    merger: Tensor | None = None
+
+    @property
+    def low(self) -> Factors | None:
+        """As factors, if it has any, with the merger in ``down``."""
+        found = factors_of(self.adapter, self.piece, self.tensors)
+        if found is None or self.merger is None:
+            return found
+        columns = self.merger.repeat_interleave(found.down.shape[1] // len(self.merger))
+        return Factors(found.up, found.down * columns)
 
 
 def check_join(adapters: Sequence[Adapter], request: MergeRequest) -> None:
@@ -62,6 +75,12 @@ def check_join(adapters: Sequence[Adapter], request: MergeRequest) -> None:
                     f"{list(known[0])} in one and {list(shape)} in the other.",
                     field=f"adapters.{index}",
                 )
+            if request.join == "zip" and piece.kind not in ("lora", "loha"):
+                raise RequestError(
+                    f"join: {adapter.name} holds {piece.name!r} in a form without columns of its own; join with "
+                    "the sum and a rank.",
+                    field="join",
+                )
             if request.names == "diffusers" and layer.dotted is None:
                 raise RequestError(
                     f"names: {adapter.name} names its layers as kohya does ({piece.name}), and diffusers' names cannot "
@@ -70,15 +89,19 @@ def check_join(adapters: Sequence[Adapter], request: MergeRequest) -> None:
                 )
 
 
-def join(adapters: Sequence[Adapter], request: MergeRequest, tick: Callable[[int, int], None]) -> Iterator[Made]:
+def join(
+    adapters: Sequence[Adapter], request: MergeRequest, tick: Callable[[int, int], None], mergers: Mergers | None = None
+) -> Iterator[Made]:
     """Layer by layer, in the order in which the files name them."""
     held: dict[tuple[str, str], list[_Held]] = {}
     layers: dict[tuple[str, str], Layer] = {}
-    for adapter, weight in zip(adapters, request.scales, strict=True):
+    for index, (adapter, weight) in enumerate(zip(adapters, request.scales, strict=True)):
         for piece, tensors in tensors_of(adapter):
             layer = layer_of(piece)
-            held.setdefault((layer.part, layer.flat), []).append(_Held(weight, piece, tensors, adapter))
-            layers.setdefault((layer.part, layer.flat), layer)
+            key = (layer.part, layer.flat)
+            merger = (mergers or {}).get(key, {}).get(index)
+            held.setdefault(key, []).append(_Held(weight, piece, tensors, adapter, merger))
+            layers.setdefault(key, layer)
     for number, (key, parts) in enumerate(held.items()):
         tick(number, len(held))
         inside = shape_inside(parts[0].piece)
@@ -94,7 +117,7 @@ def rank_for(request: MergeRequest, inside: tuple[int, ...]) -> int | None:
 
 
 def _sum(parts: Sequence[_Held], rank: int | None, seed: int) -> Factors:
-    low = [(part.weight, factors_of(part.adapter, part.piece, part.tensors)) for part in parts]
+    low = [(part.weight, part.low) for part in parts]
     if all(found is not None for _, found in low):
         together = factors.joined(low)
         return together if rank is None else factors.cut(together, rank)

@@ -21,6 +21,7 @@ from studio.merging.place import output_in, target_of
 from studio.merging.request import MergeRequest
 from studio.merging.sources import Source, check_hashes, read_source
 from studio.merging.weights import DTYPES, Readers, as_bytes, readers
+from studio.merging.ziplora import Zipping, check_base
 from studio.models.store import ModelStore
 from studio.models.streams import Writer, check_room, order
 from studio.progress import OnStep, Step
@@ -44,7 +45,7 @@ class LoraResult:
 
     request: MergeRequest
     sources: tuple[Source, ...]
-    layers: Layers
+    layers: Layers | Zipping
     target: Path | None
     on_step: OnStep
 
@@ -68,9 +69,13 @@ class LoraResult:
             "ranks": sorted({found.factors.rank for found in made}),
             "energy": {name: round(value, 6) for name, value in energies(made).items()},
             "sources": recipe.recipe(self.request, self.sources, hashes)["sources"],
-            "notes": [*words(made), f"SHA-256 of the tensors: {data_sha256}"],
+            **(self.layers.summary if isinstance(self.layers, Zipping) else {}),
+            "notes": [*words(made), *self._learned(), f"SHA-256 of the tensors: {data_sha256}"],
             "evaluations": 0,
         }
+
+    def _learned(self) -> list[str]:
+        return self.layers.notes if isinstance(self.layers, Zipping) else []
 
     def _say(self, note: str, done: int, total: int) -> None:
         self.on_step(Step(done, total, note=note))
@@ -78,7 +83,7 @@ class LoraResult:
     def _tensors(self, made: Sequence[Made]) -> dict[str, Tensor]:
         dtype = DTYPES[{"fp16": "F16", "bf16": "BF16"}.get(self.request.precision, "F32")]
         if self.request.precision == "as_a":
-            dtype = _widest(self.sources)
+            dtype = _widest(self.sources[: len(self.request.adapters) or None])  # not of what zip learns on
         several = any(found.layer.part == "text_encoder_2" for found in made)
         tensors: dict[str, Tensor] = {}
         for found in made:
@@ -114,6 +119,10 @@ def run(request: MergeRequest, models: ModelStore, on_step: OnStep) -> LoraResul
 
         def layers(files: Readers, tick: Callable[[int, int], None]) -> Iterator[Made]:
             return join(adapters, request, tick)
+
+        if request.join == "zip":
+            sources += (check_base(adapters, request, models),)
+            layers = Zipping(adapters, request, models)
     else:
         sources = tuple(
             read_source(name, models.assets, models.models_dir, field=f"models.{i}")

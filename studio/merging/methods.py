@@ -1,16 +1,25 @@
-"""The maths of the catalogue: short pure functions on float32 tensors of one shape, the base or A first."""
+"""The maths of the catalogue: short pure functions on float32 tensors of one shape, the base or A first.
+
+A method works on a tensor in pieces of whole rows. What it must know of the whole of it, it finds out before, with the
+measures of ``measures``; nothing depends on where the pieces are cut.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-Tensors = Sequence[Tensor]
+from studio.merging import measures
+from studio.merging.measures import Changes, Pieces, Tensors, Whole
+
+Method = Callable[[Pieces, "Setting"], Iterator[Tensor]]
+LEAST = 1e-9  # what a chance to be kept is never below where a number was kept
 
 
 @dataclass(frozen=True)
@@ -20,6 +29,11 @@ class Setting:
     alpha: float
     options: Any = None
     draw: torch.Generator | None = None
+
+
+def merged(name: str, tensors: Tensors, setting: Setting) -> Tensor:
+    """What the method ``name`` makes of tensors that lie in memory."""
+    return next(FUNCTIONS[name](Whole(tensors), setting))
 
 
 def weighted_sum(t: Tensors, s: Setting) -> Tensor:
@@ -38,13 +52,15 @@ def inverse_sigmoid(t: Tensors, s: Setting) -> Tensor:
     return between(t[0], t[1], 0.5 - math.sin(math.asin(1.0 - 2.0 * s.alpha) / 3.0))
 
 
-def slerp(t: Tensors, s: Setting) -> Tensor:
+def slerp(pieces: Pieces, s: Setting) -> Iterator[Tensor]:
     """sin((1 - alpha) w) / sin(w) A + sin(alpha w) / sin(w) B for the angle w between A and B."""
-    cosine = cosine_of(t[0], t[1])
+    (cosine,) = measures.cosines(pieces, lambda t: t[:2])
     if abs(cosine) > s.options.parallel:
-        return between(t[0], t[1], s.alpha)
+        yield from (between(t[0], t[1], s.alpha) for t in pieces)
+        return
     angle = math.acos(cosine)
-    return (math.sin((1.0 - s.alpha) * angle) * t[0] + math.sin(s.alpha * angle) * t[1]) / math.sin(angle)
+    for t in pieces:
+        yield (math.sin((1.0 - s.alpha) * angle) * t[0] + math.sin(s.alpha * angle) * t[1]) / math.sin(angle)
 
 
 def average(t: Tensors, s: Setting) -> Tensor:
@@ -63,52 +79,65 @@ def task_arithmetic(t: Tensors, s: Setting) -> Tensor:
     return t[0] + s.alpha * sum(other - t[0] for other in t[1:])
 
 
-def ties(t: Tensors, s: Setting) -> Tensor:
+def ties(pieces: Pieces, s: Setting) -> Iterator[Tensor]:
     """Trim, elect, disjoint merge."""
-    changes = torch.stack([trimmed(other - t[0], s.options.density) for other in t[1:]])
-    return t[0] + s.alpha * elected_mean(changes)
+    least = [least_kept(changes, sum(pieces.numbers), s.options.density) for changes in _changes(pieces)]
+    for t in pieces:
+        kept = [trimmed(change, size) for change, size in zip(_differences(t), least, strict=True)]
+        yield t[0] + s.alpha * elected_mean(torch.stack(kept))
 
 
-def dare(t: Tensors, s: Setting) -> Tensor:
+def dare(pieces: Pieces, s: Setting) -> Iterator[Tensor]:
     """Each change is kept with probability 1 - p and divided by it (eq. 2 and 3), then task arithmetic."""
     keep = 1.0 - s.options.drop
-    return t[0] + s.alpha * sum(_kept(other - t[0], torch.full_like(t[0], keep), s.draw) for other in t[1:])
+    drawn = [_drawn((torch.full((n,), keep) for n in pieces.numbers), pieces, s.draw) for _ in _changes(pieces)]
+    for t, *kept in zip(pieces, *drawn, strict=True):
+        yield t[0] + s.alpha * sum(_masked(c, bits) / keep for c, bits in zip(_differences(t), kept, strict=True))
 
 
-def della(t: Tensors, s: Setting) -> Tensor:
+def della(pieces: Pieces, s: Setting) -> Iterator[Tensor]:
     """MagPrune (eq. 1 to 3): by rank of magnitude, chances to be dropped run from p + e/2 down to p - e/2; then TIES'
 
     election and mean.
     """
-    changes = [other - t[0] for other in t[1:]]
-    kept = [_kept(change, 1.0 - drop_chances(change, s.options.drop, s.options.window), s.draw) for change in changes]
-    return t[0] + s.alpha * elected_mean(torch.stack(kept))
+    count, chances, drawn = sum(pieces.numbers), [], []
+    for changes in _changes(pieces):
+        keep = drop_chances(changes, count, s.options.drop, s.options.window).neg_().add_(1.0).split(pieces.numbers)
+        chances.append(keep)
+        drawn.append(_drawn(keep, pieces, s.draw))
+    for t, *kept in zip(pieces, *chances, *drawn, strict=True):
+        parts = zip(_differences(t), kept[: len(chances)], kept[len(chances) :], strict=True)
+        changes = [_masked(c, bits) / keep.view_as(c).clamp(min=LEAST) for c, keep, bits in parts]
+        yield t[0] + s.alpha * elected_mean(torch.stack(changes))
 
 
-def perpendicular(t: Tensors, s: Setting) -> Tensor:
+def perpendicular(pieces: Pieces, s: Setting) -> Iterator[Tensor]:
     """A + alpha (d - <d, a> / <a, a> a) for d = B - C and a = A - C."""
-    learned, held = t[1] - t[2], t[0] - t[2]
-    length = dot(held, held)
-    along = dot(learned, held) / length if length > 0.0 else 0.0
-    return t[0] + s.alpha * (learned - along * held)
+    product, square = measures.dots(pieces, lambda t: ((t[1] - t[2], t[0] - t[2]), (t[0] - t[2], t[0] - t[2])))
+    along = product / square if square > 0.0 else 0.0
+    for t in pieces:
+        yield t[0] + s.alpha * ((t[1] - t[2]) - along * (t[0] - t[2]))
 
 
-def model_stock(t: Tensors, s: Setting) -> Tensor:
+def model_stock(pieces: Pieces, s: Setting) -> Iterator[Tensor]:
     """w0 + N cos / (1 + (N - 1) cos) (mean - w0), cos the mean over pairs of changes of w0 = A; never past either."""
-    changes = [other - t[0] for other in t[1:]]
-    count = len(changes)
-    pairs = [cosine_of(one, other) for i, one in enumerate(changes) for other in changes[:i]]
+    pairs = measures.cosines(pieces, _differences)
     cosine = min(max(sum(pairs) / len(pairs), 0.0), 1.0)
-    return t[0] + count * cosine / (1.0 + (count - 1) * cosine) * (sum(changes) / count)
+    for t in pieces:
+        count = len(t) - 1
+        yield t[0] + count * cosine / (1.0 + (count - 1) * cosine) * (sum(_differences(t)) / count)
 
 
-def cosine_a(t: Tensors, s: Setting) -> Tensor:
+def cosine_a(pieces: Pieces, s: Setting) -> Iterator[Tensor]:
     """A to B by 1 - clip(cos - alpha), the cosine taken over the first dimension."""
-    return _by_likeness(t, s.alpha, _column_cosine(t[0], t[1]))
+    likeness = measures.column_cosines(pieces)
+    yield from (_by_likeness(t, s.alpha, likeness) for t in pieces)
 
 
-def cosine_b(t: Tensors, s: Setting) -> Tensor:
-    return _by_likeness(t, s.alpha, (_column_cosine(t[0], t[1]) + cosine_of(t[0], t[1])) / 2.0)
+def cosine_b(pieces: Pieces, s: Setting) -> Iterator[Tensor]:
+    (whole,) = measures.cosines(pieces, lambda t: t[:2])
+    likeness = (measures.column_cosines(pieces) + whole) / 2.0
+    yield from (_by_likeness(t, s.alpha, likeness) for t in pieces)
 
 
 def between(one: Tensor, other: Tensor, weight: float) -> Tensor:
@@ -122,14 +151,15 @@ def between(one: Tensor, other: Tensor, weight: float) -> Tensor:
     return torch.sub(other, difference.mul_(1.0 - weight))
 
 
-def trimmed(change: Tensor, density: float) -> Tensor:
-    """``change`` with all but its largest ``density`` share set to zero; what is as large as the last one stays."""
-    keep = max(1, round(density * change.numel()))
-    if keep >= change.numel():
-        return change
-    sizes = change.abs()
-    least = sizes.flatten().kthvalue(change.numel() - keep + 1).values
-    return change * (sizes >= least)
+def least_kept(changes: Changes, count: int, density: float) -> float | None:
+    """The smallest magnitude that is among the largest ``density`` share of all; None where all are kept."""
+    keep = max(1, round(density * count))
+    return None if keep >= count else measures.least_of_largest(changes, keep, count)
+
+
+def trimmed(change: Tensor, least: float | None) -> Tensor:
+    """``change`` with all that is smaller than ``least`` set to zero."""
+    return change if least is None else change * (change.abs() >= least)
 
 
 def elected_mean(changes: Tensor) -> Tensor:
@@ -138,32 +168,36 @@ def elected_mean(changes: Tensor) -> Tensor:
     return (changes * agree).sum(0) / agree.sum(0).clamp(min=1)
 
 
-def drop_chances(change: Tensor, drop: float, window: float) -> Tensor:
-    """For each number the chance to be dropped, by its rank among all magnitudes: the largest ones least."""
-    ranks = torch.empty(change.numel())
-    ranks[change.abs().flatten().argsort(stable=True)] = torch.arange(change.numel(), dtype=torch.float32)
-    place = ranks / max(1, change.numel() - 1)
-    return (drop + window / 2 - window * place).reshape(change.shape)
+def drop_chances(changes: Changes, count: int, drop: float, window: float) -> Tensor:
+    """For each number the chance to be dropped, by its rank among all magnitudes: the largest ones least; flat."""
+    place = measures.ranks(changes, count).div_(max(1, count - 1))
+    return place.mul_(window).neg_().add_(drop + window / 2)
 
 
-def cosine_of(one: Tensor, other: Tensor) -> float:
-    """Between two flattened tensors; 0 where one of them is zero."""
-    lengths = math.sqrt(dot(one, one) * dot(other, other))
-    return max(-1.0, min(1.0, dot(one, other) / lengths)) if lengths > 0.0 else 0.0
+def _changes(pieces: Pieces) -> list[Changes]:
+    """For each model but the first, what it changes in the first, piece by piece and as often as it is asked for."""
+
+    def changes(index: int) -> Changes:
+        return lambda: (t[index] - t[0] for t in pieces)
+
+    return [changes(index) for index in range(1, pieces.inputs)]
 
 
-def dot(one: Tensor, other: Tensor) -> float:
-    """Summed row by row in float32, the rows in float64: thousands of numbers lose nothing that matters."""
-    rows = one.reshape(len(one) if one.dim() > 1 else 1, -1) * other.reshape(len(other) if other.dim() > 1 else 1, -1)
-    return float(rows.sum(1).double().sum())
+def _differences(t: Tensors) -> list[Tensor]:
+    return [other - t[0] for other in t[1:]]
 
 
-def _kept(change: Tensor, keep: Tensor, draw: torch.Generator | None) -> Tensor:
-    return change * torch.bernoulli(keep, generator=draw) / keep
+def _drawn(keep: Iterable[Tensor], pieces: Pieces, draw: torch.Generator | None) -> list[np.ndarray]:
+    """1 with the probability ``keep``, a bit for each number, piece by piece; all in one place of the memory."""
+    sizes = [-(-count // 8) for count in pieces.numbers]
+    bits = np.split(np.empty(sum(sizes), np.uint8), np.cumsum(sizes)[:-1])
+    for place, chance in zip(bits, keep, strict=True):
+        place[:] = np.packbits(torch.bernoulli(chance, generator=draw).bool().numpy())
+    return bits
 
 
-def _column_cosine(one: Tensor, other: Tensor) -> Tensor:
-    return torch.nn.functional.cosine_similarity(torch.atleast_1d(one), torch.atleast_1d(other), dim=0)
+def _masked(change: Tensor, bits: np.ndarray) -> Tensor:
+    return change * torch.from_numpy(np.unpackbits(bits, count=change.numel())).view_as(change)
 
 
 def _by_likeness(t: Tensors, alpha: float, likeness: Tensor) -> Tensor:
@@ -172,15 +206,20 @@ def _by_likeness(t: Tensors, alpha: float, likeness: Tensor) -> Tensor:
     return torch.where(keep > 0.5, t[0] + (1.0 - keep) * difference, t[1] - keep * difference)
 
 
-FUNCTIONS: Mapping[str, Callable[[Tensors, Setting], Tensor]] = {
-    "weighted_sum": weighted_sum,
-    "add_difference": add_difference,
-    "sigmoid": sigmoid,
-    "inverse_sigmoid": inverse_sigmoid,
+def _by_piece(maths: Callable[[Tensors, Setting], Tensor]) -> Method:
+    """A method that need not know of the whole tensor."""
+    return lambda pieces, setting: (maths(t, setting) for t in pieces)
+
+
+FUNCTIONS: Mapping[str, Method] = {
+    "weighted_sum": _by_piece(weighted_sum),
+    "add_difference": _by_piece(add_difference),
+    "sigmoid": _by_piece(sigmoid),
+    "inverse_sigmoid": _by_piece(inverse_sigmoid),
     "slerp": slerp,
-    "average": average,
-    "train_difference": train_difference,
-    "task_arithmetic": task_arithmetic,
+    "average": _by_piece(average),
+    "train_difference": _by_piece(train_difference),
+    "task_arithmetic": _by_piece(task_arithmetic),
     "ties": ties,
     "dare": dare,
     "della": della,

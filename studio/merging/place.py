@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -14,13 +15,14 @@ from studio.merging.preflight import file_name
 from studio.merging.request import MergeRequest
 
 SUFFIX = ".safetensors"
+LONGEST_NAME = 200  # bytes; disks know 255, and a partial file is called a little longer
 
 
 def target_of(request: MergeRequest, models_dir: Path | None, sources: Sequence[Path], *, folder: bool) -> Path | None:
     """The place that the request names, made sure of; None where the result goes to the run's own folder."""
     if not request.target:
         return None
-    path = Path(request.target).expanduser()
+    path = Path(os.path.expanduser(request.target))
     if not path.is_absolute():
         if models_dir is None or ".." in path.parts:
             raise RequestError(
@@ -40,9 +42,11 @@ def check_place(path: Path, sources: Sequence[Path], *, overwrite: bool) -> None
     """Raises RequestError when ``path`` is a source, is taken, or cannot be written."""
     if any(_is_same(path, source) for source in sources):
         raise RequestError(f"target: {path.name} is one of the sources; name another.", field="target")
-    if path.exists() and not overwrite:
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise RequestError(f"target: a name of {len(path.name)} characters is too long; shorten it.", field="target")
+    if os.path.exists(path) and not overwrite:
         raise RequestError(f"target: there is {path.name} already; name another, or set overwrite.", field="target")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise RequestError(f"target: the folder {path.name} is not replaced; name another.", field="target")
     try:
         tempfile.TemporaryFile(dir=path.parent).close()
@@ -75,4 +79,4 @@ def fresh_folder(path: Path) -> Iterator[Path]:
 
 
 def _is_same(path: Path, source: Path) -> bool:
-    return path.exists() and path.samefile(source)
+    return os.path.exists(path) and path.samefile(source)

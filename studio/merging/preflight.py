@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 NEEDS = {"join": (0, 0, 1), "bake": (1, 1, 1), "extract": (2, 2, 0)}
 """Task -> least and most checkpoints, least LoRAs."""
+ZIP_DRAWN = 160  # evaluations for each LoRA's own pictures, and to look at them before and after
 
 
 def check(request: MergeRequest, settings: Settings | None = None) -> None:
@@ -26,6 +27,7 @@ def check(request: MergeRequest, settings: Settings | None = None) -> None:
         _check_method(request)
     else:
         _check_counts(request)
+    _check_zip(request)
     curve_named(request.curve)
     if request.blocks is not None and request.curve != "flat":
         raise RequestError("curve: the blocks have alphas of their own; leave out one of the two.", field="curve")
@@ -37,8 +39,10 @@ def check(request: MergeRequest, settings: Settings | None = None) -> None:
 
 
 def evaluations(request: MergeRequest) -> int:
-    """A merge asks no network; a job counts as one."""
-    return 1
+    """A merge asks no network and counts as one; ZipLoRA draws, learns (forth and back is like three) and looks."""
+    if request.join != "zip":
+        return 1
+    return len(request.adapters) * (ZIP_DRAWN + 4 * request.steps)
 
 
 def headline(request: MergeRequest) -> str:
@@ -131,6 +135,29 @@ def _check_counts(request: MergeRequest) -> None:
         raise RequestError("rank: extract needs a rank, such as 32.", field="rank")
 
 
+def _check_zip(request: MergeRequest) -> None:
+    """The settings of ZipLoRA, and that nothing else has any of them."""
+    if request.join != "zip":
+        if request.prompts:
+            raise RequestError("prompts: only join zip learns from prompts; leave them out.", field="prompts")
+        return
+    if request.task != "join":
+        raise RequestError("join: zip is a way to join LoRAs; choose the task join.", field="join")
+    count = len(request.adapters)
+    if count < 2:
+        raise RequestError(f"adapters: zip needs at least two LoRAs, got {count}.", field="adapters")
+    if len(request.prompts) != count:
+        raise RequestError(
+            f"prompts: zip needs a prompt for each of the {count} LoRAs, got {len(request.prompts)}.", field="prompts"
+        )
+    if not request.models:
+        raise RequestError("models: zip needs the checkpoint that the LoRAs were made for, as A.", field="models")
+    if 0.0 in request.scales:
+        raise RequestError(
+            "weights: a LoRA of weight 0 does nothing that could be kept; leave it out.", field="weights"
+        )
+
+
 def _check_pattern(pattern: str, field: str) -> None:
     try:
         re.compile(pattern)
@@ -143,6 +170,7 @@ def _check_pattern(pattern: str, field: str) -> None:
 def _made_name(request: MergeRequest) -> str:
     stems = [re.split(r"[/\\:]", name.rstrip("/\\"))[-1].removesuffix(".safetensors") for name in _sources(request)]
     how = f"{request.method}-{request.alpha:g}" if request.task == "checkpoints" else request.task
+    how = "zip" if request.join == "zip" else how
     return f"{'+'.join(stems)} {how}"
 
 

@@ -18,6 +18,7 @@ KEY, FOLDER_FILE, VERSION = "duckrabbit", "merge.json", 1
 MAX_RECIPE = 256 * 1024  # characters
 MAX_NESTED = 16 * 1024  # characters of a source's own A1111 recipe that are carried along
 NOT_RECORDED = {"target", "overwrite", "verify", "accept_nonfinite"}
+ONLY_FOR_ZIP = {"join", "prompts", "steps", "learning_rate", "similarity"}  # say nothing of any other result
 
 # Family -> modelspec.architecture and resolution.
 ARCHITECTURES = {
@@ -37,10 +38,11 @@ def placeholders(paths: tuple[Path, ...]) -> dict[Path, str]:
 
 def recipe(request: MergeRequest, sources: tuple[Source, ...], hashes: Mapping[Path, str]) -> dict[str, Any]:
     """What to do again, and to what: the request, and the SHA-256 of each source's files."""
+    left_out = NOT_RECORDED | (set() if request.join == "zip" else ONLY_FOR_ZIP)
     return {
         "version": VERSION,
         "engine": "merge",
-        "request": request.model_dump(mode="json", exclude=NOT_RECORDED),
+        "request": request.model_dump(mode="json", exclude=left_out),
         "sources": [
             {
                 "name": source.name,

@@ -11,13 +11,14 @@ Part = Literal["unet", "transformer", "text_encoder", "text_encoder_2", "text_en
 Name = Annotated[str, Field(min_length=1, max_length=300)]
 Alpha = Annotated[float, Field(ge=-2.0, le=2.0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=-10.0, le=10.0, allow_inf_nan=False)]
+Prompt = Annotated[str, Field(min_length=1, max_length=400)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Rule(BaseModel):
     """Another alpha for the tensors whose names ``keys`` finds; of several that do, the last counts."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     keys: str = Field(min_length=1, max_length=200, description="A regular expression, searched in a tensor's name.")
     alpha: Alpha
@@ -26,7 +27,7 @@ class Rule(BaseModel):
 class MergeRequest(BaseModel):
     """One of four tasks: merge checkpoints, join LoRAs into one, bake LoRAs into a checkpoint, extract a LoRA."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     task: Task = Field(
         "checkpoints",
@@ -34,13 +35,28 @@ class MergeRequest(BaseModel):
         "(what B has over A, as a LoRA).",
     )
     models: tuple[Name, ...] = Field(
-        ("builtin:emoji", "builtin:emoji"),
+        ("builtin:emoji", "builtin:ink"),
         max_length=8,
         description="The checkpoints A, B, C ...: built-ins, .safetensors files or diffusers folders, all of one kind.",
     )
     adapters: tuple[Name, ...] = Field((), max_length=8, description="The LoRA files that are joined or baked.")
     weights: tuple[Weight, ...] | None = Field(
         None, max_length=8, description="How much each LoRA counts; 1 each when left out."
+    )
+    join: Literal["sum", "zip"] = Field(
+        "sum",
+        description="How LoRAs are joined: sum, exactly, or zip (ZipLoRA): with weights for their columns that are "
+        "learned on the checkpoint A, so that each LoRA keeps doing what it does alone.",
+    )
+    prompts: tuple[Prompt, ...] = Field(
+        (), max_length=8, description="For zip: what each LoRA was trained to draw, a prompt for each, in their order."
+    )
+    steps: int = Field(100, ge=1, le=2000, description="For zip: steps of learning.")
+    learning_rate: float = Field(
+        0.01, gt=0.0, le=1.0, description="For zip: how far the column weights move in a step."
+    )
+    similarity: float = Field(
+        0.01, ge=0.0, le=10.0, description="For zip: how much columns that several LoRAs claim are held against them."
     )
     method: str = Field(
         "weighted_sum", max_length=40, description="How tensors become one, such as weighted_sum or add_difference."

@@ -80,7 +80,8 @@ def read_source(name: str, assets: Path, models_dir: Path | None, *, field: str)
         ref = resolve(name, assets, models_dir)
         if ref.path is None:
             raise ModelNotFoundError(
-                f"{name} is on the hub: download it first and name its file or folder, for merging works on files."
+                f"There is no file or folder {name} here: correct the path, or, if it is on the hub, download it first "
+                "and name its file or folder, for merging works on files."
             )
         return _folder(ref, ref.path) if ref.path.is_dir() else _file(ref, ref.path)
     except ModelError as error:
@@ -117,7 +118,7 @@ def _file(ref: Ref, path: Path) -> Source:
 
 
 def _folder(ref: Ref, path: Path) -> Source:
-    pipeline = files.read_index(path).get("_class_name", "")
+    pipeline = files.read_index(path)["_class_name"]
     tensors: dict[str, Entry] = {}
     for part in sorted({file.parent for file in path.glob("*/*.safetensors")}):
         for file in files.check_weights(part):

@@ -10,6 +10,7 @@ from studio.errors import RequestError, StudioError, shortened
 from studio.merging import preflight
 from studio.merging.request import MergeRequest
 from studio.merging.trials_request import SearchRequest, StripRequest, Trials, at_alpha
+from studio.models import kinds
 
 if TYPE_CHECKING:
     from studio.settings import Settings
@@ -19,7 +20,10 @@ LEAST_RANGE = 0.05  # of alpha: with less, trials would lie closer than their al
 
 
 def check(request: Trials, settings: Settings | None = None) -> None:
-    """Raises RequestError for a merge that draws nothing, and for alphas that its method does not know."""
+    """Raises RequestError for a merge that draws nothing, and for alphas that its method does not know.
+
+    With ``settings``, which say where models lie, also ModelError for a scorer that is none.
+    """
     merge = request.merge
     if merge.task not in ("checkpoints", "bake"):
         raise RequestError(
@@ -29,6 +33,8 @@ def check(request: Trials, settings: Settings | None = None) -> None:
         )
     with inside_merge():
         preflight.check(merge)
+    if settings is not None and isinstance(request, StripRequest | SearchRequest) and request.scorer:
+        kinds.check_scores(request.scorer, settings.assets, settings.models_dir)
     if isinstance(request, SearchRequest):
         _check_search(request)
     elif isinstance(request, StripRequest):

@@ -16,7 +16,7 @@ SCORER = "builtin:clip"
 class Trials(BaseModel):
     """What a strip and a search have in common: the merge, and what is drawn with it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     merge: MergeRequest = Field(
         default_factory=MergeRequest,

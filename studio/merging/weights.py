@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from studio.merging.fit import CODES, Item, Plan
-from studio.merging.methods import FUNCTIONS, Setting
+from studio.merging.methods import FUNCTIONS, Setting, merged
 from studio.models.streams import ITEM_BYTES, Entry, Reader
 
 DTYPES: Mapping[str, torch.dtype] = {
@@ -23,7 +23,7 @@ DTYPES: Mapping[str, torch.dtype] = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
 }
-NUMBERS = 4 * 1024**2  # numbers of a tensor that are worked on at a time
+NUMBERS = 512 * 1024  # numbers of a tensor that are worked on at a time: few enough to stay in a processor's cache
 
 
 @dataclass
@@ -40,10 +40,10 @@ class Readers(dict[Path, Reader]):
 
     def __init__(self, tick: Callable[[], None], *, hashed: bool = True) -> None:
         super().__init__()
-        self._tick, self._hashed = tick, hashed
+        self.tick, self._hashed = tick, hashed
 
     def __missing__(self, path: Path) -> Reader:
-        self[path] = Reader(path, self._tick, hashed=self._hashed)
+        self[path] = Reader(path, self.tick, hashed=self._hashed)
         return self[path]
 
     def numbers(self, entry: Entry, first: int, count: int) -> bytearray:
@@ -71,8 +71,10 @@ class Weights:
         """The tensor's bytes in the result, in order."""
         if not item.inputs[0].is_float:
             yield memoryview(self.files.numbers(item.inputs[0], 0, _count(item.shape)))
-        elif item.changes or (item.merged and (item.channels is not None or not self.plan.method.piecewise)):
+        elif item.changes or (item.merged and item.channels is not None):
             yield as_bytes(self._rounded(item, self._whole(item)))
+        elif item.merged and not self.plan.method.piecewise:
+            yield from self._measured(item)
         else:
             for first in range(0, _count(item.shape), NUMBERS):
                 yield self._piece(item, first, min(NUMBERS, _count(item.shape) - first))
@@ -100,25 +102,37 @@ class Weights:
         rounded = self._rounded(item, exact)
         return memoryview(data) if item.dtype == item.inputs[0].dtype else as_bytes(rounded)
 
+    def _measured(self, item: Item) -> Iterator[memoryview]:
+        """By a method that must know of the whole tensor before it changes any of it."""
+        rows = _Rows(item, self.files)
+        if all(_same(item, raw) for raw in rows.read()):
+            yield from (self._copied(item, raw[0]) for raw in rows.read())
+            return
+        for exact in FUNCTIONS[self.plan.method.name](rows, self._setting(item)):
+            yield as_bytes(self._rounded(item, exact))
+
     def _whole(self, item: Item) -> Tensor:
-        raw = [self.files.numbers(entry, 0, _count(entry.shape)) for entry in item.inputs]
-        inputs = [floats(data, entry).reshape(entry.shape) for data, entry in zip(raw, item.inputs, strict=True)]
-        if item.changes:
-            return changed(item.changes, inputs[0])
-        if item.channels is None:
-            if _same(item, raw):
-                return inputs[0]
-            return self._merged(item, inputs)
-        whole = inputs[0].clone()
-        whole[:, :CODES] = self._merged(item, [tensor[:, :CODES] for tensor in inputs])
+        inputs = [
+            floats(self.files.numbers(entry, 0, _count(entry.shape)), entry).reshape(entry.shape)
+            for entry in item.inputs
+        ]
+        # What was read as float32 is still being hashed, and everything else was copied when it became float32.
+        whole = inputs[0].clone() if item.inputs[0].dtype == "F32" else inputs[0]
+        for change in item.changes:
+            whole = change(whole)
+        if item.channels is not None:
+            parts = [tensor[:, :CODES] for tensor in inputs]
+            whole[:, :CODES] = self._merged(item, parts)
         return whole
 
     def _merged(self, item: Item, inputs: Sequence[Tensor]) -> Tensor:
+        return merged(self.plan.method.name, inputs, self._setting(item))
+
+    def _setting(self, item: Item) -> Setting:
         draw = None
         if self.plan.method.random:
             draw = torch.Generator().manual_seed(self.plan.request.seed << 31 | zlib.crc32(item.key.encode()) >> 1)
-        setting = Setting(item.alpha, self.plan.options, draw)
-        return FUNCTIONS[self.plan.method.name](inputs, setting)
+        return Setting(item.alpha, self.plan.options, draw)
 
     def _rounded(self, item: Item, exact: Tensor) -> Tensor:
         rounded = exact.to(DTYPES[item.dtype])
@@ -130,12 +144,32 @@ class Weights:
         return rounded
 
 
-def changed(changes: Sequence[Callable[[Tensor], Tensor]], whole: Tensor) -> Tensor:
-    """What LoRAs make of a weight, one after the other in float32. ``whole`` may share memory with what was read."""
-    whole = whole.clone()
-    for change in changes:
-        whole = change(whole)
-    return whole
+class _Rows:
+    """A tensor's inputs in pieces of whole rows, read anew each time they are gone through; a single piece is kept."""
+
+    def __init__(self, item: Item, files: Readers) -> None:
+        self._item, self._files = item, files
+        count = _count(item.shape)
+        row = count // item.shape[0] if len(item.shape) > 1 and count else max(1, count)
+        step = max(1, NUMBERS // row) * row
+        self.inputs = len(item.inputs)
+        self.numbers = [min(step, count - first) for first in range(0, count, step)]
+        self._only: list[bytearray] | None = None
+
+    def read(self) -> Iterator[list[bytearray]]:
+        """The inputs' bytes, piece by piece."""
+        first = 0
+        for count in self.numbers:
+            self._files.tick()
+            raw = self._only or [self._files.numbers(entry, first, count) for entry in self._item.inputs]
+            self._only = raw if len(self.numbers) == 1 else None
+            yield raw
+            first += count
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        inner = self._item.shape[1:] if len(self._item.shape) > 1 else ()
+        for raw in self.read():
+            yield [floats(data, e).reshape(-1, *inner) for data, e in zip(raw, self._item.inputs, strict=True)]
 
 
 def faults_in(exact: Tensor, rounded: Tensor) -> Fault | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,8 +11,16 @@ from pathlib import Path
 
 from studio.errors import ModelFileError, ModelNotFoundError
 
+ITEM_BYTES: Mapping[str, int] = {
+    **dict.fromkeys(("F64", "I64", "U64"), 8),
+    **dict.fromkeys(("F32", "I32", "U32"), 4),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
+    **dict.fromkeys(("F8_E4M3", "F8_E5M2", "I8", "U8", "BOOL"), 1),
+}
 HEADER_LIMIT = 100 * 1024 * 1024
 Header = dict[str, dict]
+State = tuple[tuple[str, int, int], ...]  # name, bytes and time of change of each file
+WEIGHED = (".safetensors", ".json")  # what models are made of, tokenizers and settings among it
 
 # What browsers and download managers call a file that they have not finished, or leave beside it.
 UNFINISHED = (".part", ".crdownload", ".download", ".incomplete", ".aria2", ".tmp")
@@ -48,37 +57,39 @@ LAYOUTS: Mapping[str, Layout] = {
 }
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, called: str = "") -> Header:
     """The header of a .safetensors file: name -> {dtype, shape, data_offsets}; the bytes behind it are not read.
 
-    Raises ModelFileError for a pickle under this name, a truncated file, or one that is no safetensors file.
+    Raises ModelFileError for a pickle under this name, a truncated file, or one that is no safetensors file, which it
+    names ``called``, or by its name.
     """
-    return read_header_and_notes(path)[0]
+    return read_header_and_notes(path, called)[0]
 
 
-def read_header_and_notes(path: Path) -> tuple[Header, dict[str, str]]:
+def read_header_and_notes(path: Path, called: str = "") -> tuple[Header, dict[str, str]]:
     """``read_header``, and the notes (``__metadata__``) that the file's maker left in it."""
+    called = called or path.name
     unfinished = [path.with_name(path.name + suffix) for suffix in UNFINISHED]
     if path.suffix in UNFINISHED or any(other.exists() for other in unfinished):
-        raise ModelFileError(f"{path.name} is a half-finished download: finish it first.", field="model")
+        raise ModelFileError(f"{called} is a half-finished download: finish it first.", field="model")
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(9)
         length = int.from_bytes(start[:8], "little")
         # A safetensors header opens with a brace; a pickle's first byte alone could be a length's.
         if start[8:] != b"{" or length > min(size - 8, HEADER_LIMIT):
-            raise ModelFileError(_not_safetensors(path, start, size), field="model")
+            raise ModelFileError(_not_safetensors(called, start, size), field="model")
         try:
             header = json.loads(b"{" + file.read(length - 1))
-            notes = header.pop("__metadata__", None) or {}
+            notes = _notes(header)
             promised = 8 + length + _data_bytes(header)
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise ModelFileError(
-                f"{path.name} has no readable safetensors header: download it again.", field="model"
+                f"{called} has no readable safetensors header: download it again.", field="model"
             ) from error
     if promised != size:
         raise ModelFileError(
-            f"{path.name} is truncated or damaged ({size:,} of {promised:,} bytes): download it again.", field="model"
+            f"{called} is truncated or damaged ({size:,} of {promised:,} bytes): download it again.", field="model"
         )
     return header, notes
 
@@ -97,10 +108,20 @@ def read_notes(path: Path) -> dict[str, str]:
             raise ModelFileError(f"{path.name} has no readable safetensors header.", field="model") from error
 
 
+def state_of(path: Path) -> State:
+    """What changes when a model's file, or one of the files in its folder, is replaced; no file is opened."""
+    found = [path] if path.is_file() else sorted([*path.glob("*.*"), *path.glob("*/*.*")])
+    states = []
+    for file in found:
+        if file.suffix in WEIGHED and file.exists():  # a link may lead nowhere
+            about = file.stat()
+            states.append((str(file), about.st_size, about.st_mtime_ns))
+    return tuple(states)
+
+
 def check_pipeline(folder: Path) -> str:
     """Check a diffusers text-to-image folder file by file; returns its pipeline class name."""
-    index = read_index(folder)
-    pipeline = index.get("_class_name", "")
+    pipeline = read_index(folder)["_class_name"]
     if pipeline not in LAYOUTS:
         raise ModelFileError(
             f"{folder.name} holds a {pipeline or 'pipeline without a name'}; this studio runs folders of "
@@ -121,8 +142,11 @@ def check_pipeline(folder: Path) -> str:
 
 
 def read_index(folder: Path) -> dict:
-    """A diffusers folder's model_index.json."""
-    return _read_json(folder / "model_index.json", f"{folder.name} is no diffusers folder: it has no model_index.json.")
+    """A diffusers folder's model_index.json; ``_class_name`` is always there, "" where it names none."""
+    missing = f"{folder.name} is no diffusers folder: it has no model_index.json."
+    index = _read_json(folder / "model_index.json", missing)
+    name = index.get("_class_name")
+    return {**index, "_class_name": name if isinstance(name, str) else ""}
 
 
 def parts_there(folder: Path, layout: Layout) -> tuple[str, ...]:
@@ -148,7 +172,7 @@ def check_weights(folder: Path) -> list[Path]:
     variant = variant_in(folder)
     chosen = [path for path in found if _variant_of(path) == variant]
     for path in chosen:
-        read_header(path)
+        read_header(path, f"{folder.parent.name}/{folder.name}/{path.name}")
     shards = [match for path in chosen if (match := SHARD.search(path.name))]
     if shards and len(shards) < int(shards[0]["count"]):
         raise ModelFileError(
@@ -191,9 +215,11 @@ def _check_tokenizer(folder: Path) -> None:
 def _check_noise(folder: Path, *, flow: bool) -> None:
     """The scheduler's file says which noise a model was trained with; only its own family's can be sampled."""
     config = _read_json(
-        folder / "scheduler" / "scheduler_config.json", f"{folder.name} has no scheduler: it says what noise is."
+        folder / "scheduler" / "scheduler_config.json",
+        f"{folder.name} has no scheduler, which says what noise it was trained with: put the model's "
+        "scheduler/scheduler_config.json there.",
     )
-    kind = config.get("_class_name", "")
+    kind = str(config.get("_class_name", ""))
     if kind.startswith("EDM") or kind.startswith("FlowMatch") != flow or config.get("use_dynamic_shifting"):
         raise ModelFileError(
             f"{folder.name} was trained with the noise of {kind or 'a scheduler without a name'}, "
@@ -219,23 +245,47 @@ def _check_channels(folder: Path, layout: Layout) -> None:
         )
 
 
+def _notes(header: Header) -> dict[str, str]:
+    """Takes the notes out of a header; TypeError for what is none."""
+    notes = header.pop("__metadata__", None) or {}
+    if not isinstance(notes, dict) or not all(isinstance(note, str) for note in notes.values()):
+        raise TypeError("notes are texts")
+    return notes
+
+
 def _data_bytes(header: Header) -> int:
-    """How much data the tensors take; LookupError or TypeError for entries that are none."""
-    if not all(isinstance(entry["shape"], list) for entry in header.values()):
-        raise TypeError("a shape is a list")
-    return max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
+    """How much data the tensors take, one after the other; ValueError, LookupError or TypeError for other entries."""
+    place = 0
+    for start, end, shape, dtype in sorted(
+        (*entry["data_offsets"], entry["shape"], entry["dtype"]) for entry in header.values()
+    ):
+        if not isinstance(shape, list) or not all(isinstance(side, int) and side >= 0 for side in shape):
+            raise TypeError("a shape is a list of whole numbers")
+        if (
+            start != place
+            or end < start
+            or (dtype in ITEM_BYTES and math.prod(shape) * ITEM_BYTES[dtype] != end - start)
+        ):
+            raise ValueError("a tensor fills its place, and the next one follows")
+        place = end
+    return place
 
 
-def _not_safetensors(path: Path, start: bytes, size: int) -> str:
+def _not_safetensors(called: str, start: bytes, size: int) -> str:
     if start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05"):
-        return f"{path.name} is a pickle, not a safetensors file: convert it with a trusted tool first."
-    return f"{path.name} is no complete safetensors file ({size:,} bytes): download it again."
+        return f"{called} is a pickle, not a safetensors file: convert it with a trusted tool first."
+    return f"{called} is no complete safetensors file ({size:,} bytes): download it again."
 
 
 def _read_json(path: Path, missing: str) -> dict:
+    """A JSON object; ModelFileError for a file that holds none."""
     if not path.exists():
         raise ModelNotFoundError(missing, field="model")
+    called = f"{path.parent.name}/{path.name}"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelFileError(f"{path.parent.name}/{path.name} is not readable JSON: {error}.", field="model") from error
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelFileError(f"{called} is not readable JSON ({error}): download it again.", field="model") from error
+    if not isinstance(found, dict):
+        raise ModelFileError(f"{called} holds no JSON object: download it again.", field="model")
+    return found

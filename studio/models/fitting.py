@@ -43,9 +43,9 @@ def _shapes(ref: Ref, configs: Path) -> Shapes | None:
 def _cached(name: str) -> Path | None:
     """The folder of a hub model that was downloaded before."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, local_files_only=True))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError):
         return None

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, PRXTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoTokenizer,
@@ -137,7 +138,7 @@ def _module(
             )
         else:
             module = _filled(folder, reader, given.part(folder.name), device, _dtype(folder, dtype))
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelFileError(
             f"{name}: its {folder.name} cannot be loaded ({_first_line(error)}).", field="model"
         ) from error
@@ -180,16 +181,16 @@ def load_clip(name: str, folder: Path, device: torch.device) -> ClipScorer:
 def hub_folder(name: str, *, offline: bool) -> Path:
     """The folder of a repository in diffusers layout: from the local cache, or downloaded when there is a network."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         folder = snapshot_download(
             name, allow_patterns=list(HUB_FILES), ignore_patterns=list(HUB_IGNORED), local_files_only=offline
         )
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         raise ModelNotFoundError(
-            f"{name} is not in the local cache and cannot be downloaded ({_first_line(error)}): "
-            "connect to a network, or name a local folder.",
+            f"There is no file or folder {name} here, and as a hub id {name} is not in the local cache and cannot be "
+            f"downloaded ({_first_line(error)}): correct the path, or connect to a network.",
             field="model",
         ) from error
     return Path(folder)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from studio.errors import ModelFileError, ModelNotFoundError
 from studio.models.deltas import KINDS, kind_of
-from studio.models.files import read_header
+from studio.models.files import read_header, read_header_and_notes
 from studio.models.lora_names import Shapes, find, flattened, index
 
 FOLDER_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
@@ -110,7 +110,7 @@ def read_lora(path: Path) -> LoraFile:
     """
     path = _file_at(path)
     try:
-        header = read_header(path)
+        header, notes = read_header_and_notes(path)
     except ModelFileError as error:
         raise ModelFileError(str(error), field="adapters") from error
     grouped: dict[str, dict[str, str]] = {}
@@ -128,7 +128,7 @@ def read_lora(path: Path) -> LoraFile:
     if foreign or not grouped:
         raise ModelFileError(f"{path.name} is {_what(foreign)}, not a LoRA: {NEEDED}.", field="adapters")
     pieces = tuple(_piece(path, name, keys, header) for name, keys in grouped.items())
-    return LoraFile(path, pieces, _settings(path))
+    return LoraFile(path, pieces, _settings(path, notes))
 
 
 def shapes_of(parts: Mapping[str, nn.Module]) -> Shapes:
@@ -241,16 +241,15 @@ def _piece(path: Path, name: str, keys: Mapping[str, str], header: Mapping[str, 
     return Piece(name, kind, keys, {role: tuple(header[key]["shape"]) for role, key in keys.items()})
 
 
-def _settings(path: Path) -> dict[str, Any]:
+def _settings(path: Path, notes: Mapping[str, str]) -> dict[str, Any]:
     """PEFT's configuration: in the header as diffusers writes it, or beside the file as PEFT does."""
-    with safe_open(path, framework="pt") as opened:
-        text = (opened.metadata() or {}).get("lora_adapter_metadata", "")
+    text = notes.get("lora_adapter_metadata", "")
     beside = path.with_name("adapter_config.json")
     if not text and path.name == FOLDER_FILES[1] and beside.is_file():
         text = beside.read_text(encoding="utf-8")
     try:
         found = json.loads(text or "{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelFileError(
             f"The settings of {path.name} are not readable JSON ({error}): export it again.", field="adapters"
         ) from error

@@ -16,7 +16,8 @@ from studio.models import files, headers
 
 BUILTIN, LORA = "builtin:", "LoRA"
 FILE_FAMILIES = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "sdxl": "SDXL"}
-HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+HUB_ID = re.compile(r"[A-Za-z0-9]([\w.-]*\w)?/[A-Za-z0-9]([\w.-]*\w)?")
+HUB_ID_LENGTH = 96  # characters
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,26 @@ def resolve(name: str, assets: Path, models_dir: Path | None = None) -> Ref:
     """The model ``name`` means: ``builtin:x``, a name inside the models folder, a path, or ``owner/name``."""
     if name.startswith(BUILTIN):
         return _builtin(name, assets)
-    for path in (_inside(name, models_dir), Path(name).expanduser()):
-        if path is not None and path.is_dir():
-            return Ref(name, "folder", path.resolve())
-        if path is not None and path.is_file():
-            return Ref(name, "file", path.resolve())
-    if HUB_ID.match(name):
+    if not name.strip():
+        raise ModelNotFoundError(
+            "model: none is named; name a built-in, a .safetensors file, a diffusers folder or owner/name.",
+            field="model",
+        )
+    for path in _there(name, models_dir):
+        return Ref(name, "folder" if path.is_dir() else "file", path.resolve())
+    if is_hub_id(name):
         return Ref(name, "hub", None)
     raise ModelNotFoundError(
         f"There is no model at {shortened(name, 120)!r}: name a built-in, a .safetensors file, "
         "a diffusers folder or owner/name.",
         field="model",
     )
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether the hub could have a repository of this name."""
+    odd = len(name) > HUB_ID_LENGTH or "--" in name or ".." in name or name.endswith(".git")
+    return HUB_ID.fullmatch(name) is not None and not odd
 
 
 def list_models(assets: Path, models_dir: Path | None = None) -> tuple[ModelChoice, ...]:
@@ -77,9 +86,8 @@ def resolve_lora(name: str, assets: Path, models_dir: Path | None = None, *, fie
 
     Raises UnknownNameError that suggests the nearest LoRA of the models folder.
     """
-    for path in (_inside(name, models_dir), Path(name).expanduser()):
-        if path is not None and path.exists():
-            return path.resolve()
+    for path in _there(name, models_dir):
+        return path.resolve()
     known = list_loras(assets, models_dir)
     if not known:
         raise ModelNotFoundError(
@@ -104,6 +112,16 @@ def _builtin(name: str, assets: Path) -> Ref:
     if name not in known:
         raise UnknownNameError("built-in model", name, known, field="model")
     return Ref(name, "builtin", path)
+
+
+def _there(name: str, models_dir: Path | None) -> Iterator[Path]:
+    """What lies under a name that a person gave: in the models folder, then elsewhere.
+
+    Unlike pathlib's, these functions of os take a name that no disk could have, or a home that nobody has, for absent.
+    """
+    for path in (_inside(name, models_dir), Path(os.path.expanduser(name))):
+        if path is not None and (os.path.isdir(path) or os.path.isfile(path)):
+            yield path
 
 
 def _inside(name: str, models_dir: Path | None) -> Path | None:
@@ -178,14 +196,13 @@ def _family_titles(configs: Path) -> dict[int, str]:
 def _pipeline(folder: Path) -> str:
     """The class that a diffusers folder's index names, "" when it cannot be read."""
     try:
-        return files.read_index(folder).get("_class_name", "")
+        return files.read_index(folder)["_class_name"]
     except (ModelError, OSError):
         return ""
 
 
 def _folder_choice(folder: Path, name: str) -> ModelChoice:
-    about_file = folder / "about.json"
-    about = json.loads(about_file.read_text(encoding="utf-8")) if about_file.exists() else {}
+    about = _about(folder / "about.json")
     pipeline = _pipeline(folder)
     family = files.LAYOUTS[pipeline].title if pipeline in files.LAYOUTS else pipeline
     return ModelChoice(
@@ -194,3 +211,13 @@ def _folder_choice(folder: Path, name: str) -> ModelChoice:
         family=about.get("family", family),
         about=about.get("about", ""),
     )
+
+
+def _about(file: Path) -> dict[str, str]:
+    """The texts of an about.json; nothing where there is none or it cannot be read."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    items = found.items() if isinstance(found, dict) else ()
+    return {key: value for key, value in items if isinstance(value, str)}

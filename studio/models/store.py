@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 from collections import OrderedDict
@@ -16,7 +15,7 @@ import torch
 
 from studio.devices import free_memory, is_out_of_memory, memory_budget, pick_device, pick_dtype, release, total_memory
 from studio.errors import ModelError, OutOfMemoryError
-from studio.models import files, loading, memory, single_file
+from studio.models import files, kinds, loading, memory, single_file
 from studio.models.adapters import Attached, attach
 from studio.models.clip import ClipScorer
 from studio.models.compiling import CompiledForward
@@ -67,20 +66,26 @@ class ModelStore:
         self.budget = memory_budget(self.device, memory_gb)
         self.most = sys.maxsize if memory_gb is None else self.budget
         self._loaded: OrderedDict[str, Model] = OrderedDict()
-        self._leased: set[str] = set()
+        self._states: dict[str, files.State] = {}  # what the files of a loaded model were then
+        self._leased: dict[str, int] = {}  # model -> the thread that holds it
         self._changed = threading.Condition()
 
     @contextmanager
     def lease(self, name: str) -> Iterator[Model]:
-        """The model ``name``, loaded if need be, for this job alone until the block ends."""
+        """The model ``name``, loaded if need be, for this job alone until the block ends.
+
+        Raises ModelError for a thread that holds it already, which would otherwise wait for itself.
+        """
         with self._changed:
+            if self._leased.get(name) == threading.get_ident():
+                raise ModelError(f"{name} is at work in this very job: it cannot do two things at once.", field="model")
             self._changed.wait_for(lambda: name not in self._leased)
-            self._leased.add(name)
+            self._leased[name] = threading.get_ident()
         try:
             yield self._get(name)
         finally:
             with self._changed:
-                self._leased.discard(name)
+                del self._leased[name]
                 self._changed.notify_all()
 
     def with_model(self, name: str, work: Callable[[Model], T]) -> T:
@@ -132,14 +137,16 @@ class ModelStore:
         return min(free_memory(self.device) + held, self.most)
 
     def _get(self, name: str) -> Model:
+        ref = resolve(name, self.assets, self.models_dir)
+        state = () if ref.path is None else files.state_of(ref.path)
         with self._changed:
-            if name in self._loaded:
+            if name in self._loaded and self._states[name] == state:
                 self._loaded.move_to_end(name)
                 return self._loaded[name]
-        ref = resolve(name, self.assets, self.models_dir)
+            self._loaded.pop(name, None)  # its files were replaced
         model = self._fitted(lambda: self._load(ref))
         with self._changed:
-            self._loaded[name] = model
+            self._loaded[name], self._states[name] = model, state
         self._evict_until(self.budget)
         return model
 
@@ -156,8 +163,7 @@ class ModelStore:
 
     def _load(self, ref: Ref) -> Model:
         path = loading.hub_folder(ref.name, offline=self.offline) if ref.path is None else ref.path
-        config = path / "config.json"
-        if config.exists() and json.loads(config.read_text(encoding="utf-8")).get("model_type") == "clip":
+        if kinds.is_clip(path):
             return loading.load_clip(ref.name, path, self.device)
         configs = self.assets / "configs"
         if ref.kind == "file":
@@ -207,11 +213,12 @@ class ModelStore:
         release(self.device)
 
     def network(self, name: str, work: Callable[[Network], T]) -> T:
-        """``with_model`` for a text-to-image model; refuses anything else by name."""
+        """``with_model`` for a text-to-image model; refuses anything else by name, before it waits or loads."""
+        kinds.check_draws(name, self.assets, self.models_dir)
 
         def checked(model: Model) -> T:
             if not isinstance(model, Network):
-                raise ModelError(f"{name} is a scorer, not a text-to-image model: choose builtin:emoji.", field="model")
+                raise ModelError(f"{name} is a scorer, not a text-to-image model: choose {kinds.DRAWS}.", field="model")
             return work(model)
 
         return self.with_model(name, checked)
@@ -243,11 +250,12 @@ class ModelStore:
             release(self.device)
 
     def scorer(self, name: str, work: Callable[[ClipScorer], T]) -> T:
-        """``with_model`` for a CLIP model; refuses anything else by name."""
+        """``with_model`` for a CLIP model; refuses anything else by name, before it waits or loads."""
+        kinds.check_scores(name, self.assets, self.models_dir)
 
         def checked(model: Model) -> T:
             if not isinstance(model, ClipScorer):
-                raise ModelError(f"{name} is no CLIP model, it cannot score: choose builtin:clip.", field="scorer")
+                raise ModelError(f"{name} is no CLIP model, it cannot score: {kinds.NEEDED}.", field="scorer")
             return work(model)
 
         return self.with_model(name, checked)

@@ -12,17 +12,11 @@ from pathlib import Path
 from types import TracebackType
 
 from studio.errors import ModelFileError, StudioError
-from studio.models.files import Header
+from studio.models.files import ITEM_BYTES, Header
 from studio.models.hashing import Hashing
 
 PIECE = 8 * 1024**2  # bytes that are read or hashed at a time
 SPARE = 64 * 1024**2  # bytes that must stay free on the disk
-ITEM_BYTES: Mapping[str, int] = {
-    **dict.fromkeys(("F64", "I64", "U64"), 8),
-    **dict.fromkeys(("F32", "I32", "U32"), 4),
-    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
-    **dict.fromkeys(("F8_E4M3", "F8_E5M2", "I8", "U8", "BOOL"), 1),
-}
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 
 

@@ -171,7 +171,7 @@ def _more(form: IllusionForm, request: IllusionRequest, limits: Limits) -> None:
     with group("Search"):
         help_text = "One prompt a line, each tried for the last view with every seed: what goes well with the others?"
         text(form, "partners", "Partners to try", "\n".join(request.partners), help_text, lines=2)
-        help_text = "Candidates that read far worse than the best, two fifths of the way, are left unfinished."
+        help_text = "Candidates that read far worse than the best, three quarters of the way, are left unfinished."
         check(form, "stop_early", "Stop hopeless candidates early", request.stop_early, help_text)
         help_text = "A built-in CLIP model, or a folder of one; its numbers compare only with its own."
         text(form, "scorer", "What reads the pictures", request.scorer, help_text)

@@ -1,44 +1,58 @@
 """Merging checkpoints of true size: memory, time over a plain copy, and sd-mecha: ``python -m tests.benchmarks.merge``.
 
 Synthetic checkpoints with all the names and shapes of SD 1.5 or SDXL in fp16. Each way runs in a process of its own,
-whose anonymous memory (RssAnon) is sampled; the plain copy reads the same files and writes as many bytes. ``--mecha``
-names a Python that has sd-mecha installed; its result is compared number by number.
+whose anonymous memory (RssAnon) is sampled from its first line to its last; seconds are those of the work alone,
+without the imports, and beside them those that the processor was busy for it. The plain copy reads the same files and
+writes one of them. All begin with files that are not in memory. ``--mecha`` names a Python that has sd-mecha installed;
+its result is compared number by number.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 
-from studio.models.streams import PIECE, Writer
+from studio.merging.catalogue import METHODS
+from studio.models import streams
+from studio.models.streams import PIECE
+from tests.benchmarks.results import RESULTS, measured_on, write_section
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAD = """| method | way | seconds | / plain copy | peak anonymous memory | numbers that differ |
-|---|---|---|---|---|---|"""
+HEAD = """| method | way | seconds | / plain copy | seconds of processor | peak anonymous memory | numbers that differ |
+|---|---|---|---|---|---|---|"""
 EVERY = 0.02  # seconds between looks at a process's memory
+IN_BOTH = ("weighted_sum", "add_difference")  # of what sd-mecha has too
+BARS = (
+    "At most 1.25 of a plain copy; memory under 1.0 GB for two SDXL files, 0.7 GB for SD 1.5, 1.5 GB for three inputs."
+)
 
 OURS = """
-import json, sys
+import json, sys, time
 from pathlib import Path
 from studio import merging, runs
 from studio.merging.request import MergeRequest
 from studio.models.store import ModelStore
 settings = json.loads(sys.argv[1])
-out = Path(sys.argv[2])
-print(json.dumps(runs.keep(out, merging.run(MergeRequest(**settings), ModelStore(Path("assets"), device="cpu")))))
+store = ModelStore(Path("assets"), device="cpu")
+import studio.merging.engine
+start, busy = time.perf_counter(), time.process_time()
+runs.keep(Path(sys.argv[2]), merging.run(MergeRequest(**settings), store))
+print(time.perf_counter() - start, time.process_time() - busy)
 """
 COPY = """
-import os, sys
+import os, sys, time
+start, busy = time.perf_counter(), time.process_time()
 out = open(sys.argv[1], "wb")
 for number, name in enumerate(sys.argv[2:]):
     with open(name, "rb", buffering=0) as file:
@@ -47,9 +61,11 @@ for number, name in enumerate(sys.argv[2:]):
                 out.write(piece)
 out.flush()
 os.fsync(out.fileno())
+print(time.perf_counter() - start, time.process_time() - busy)
 """
 MECHA = """
-import sys, torch, sd_mecha
+import os, sys, time, torch, sd_mecha
+start, busy = time.perf_counter(), time.process_time()
 method, alpha, out, *models = sys.argv[1:]
 a, b, *c = [sd_mecha.model(name) for name in models]
 if method == "weighted_sum":
@@ -57,71 +73,117 @@ if method == "weighted_sum":
 else:
     recipe = sd_mecha.add_difference(a, b, c[0], alpha=float(alpha))
 sd_mecha.merge(recipe, output=out, merge_device="cpu", merge_dtype=torch.float32, output_dtype=torch.float16)
+file = os.open(out, os.O_RDONLY)
+os.fsync(file)
+print()
+print(time.perf_counter() - start, time.process_time() - busy)
 """
 
 
 @dataclass(frozen=True)
 class Run:
-    """``anonymous``: peak in bytes."""
+    """``busy``: seconds of processor time of all threads; ``anonymous``: peak in bytes."""
 
     seconds: float
+    busy: float
     anonymous: int
-    output: str
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.merge", description=__doc__)
     parser.add_argument("--family", choices=("sd1", "sdxl"), default="sd1")
     parser.add_argument("--folder", type=Path, help="where the files go, some 10 to 30 GB (default: a temporary one)")
-    parser.add_argument("--methods", nargs="+", default=["weighted_sum", "add_difference"])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
+    parser.add_argument("--largest", type=int, help="leave out all but so many tensors, to measure memory alone")
     parser.add_argument("--mecha", help="a Python with sd-mecha")
+    parser.add_argument("--said", default="", help="a sentence about the machine that belongs to the table")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {RESULTS.name}")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        measure(args.family, Path(folder), args.methods, args.mecha)
+        lines = list(measure(args.family, Path(folder), args))
+    if args.write:
+        options = f" --largest {args.largest}" if args.largest else " --mecha PYTHON" if args.mecha else ""
+        command = f"python -m tests.benchmarks.merge --family {args.family}{options} --write"
+        words = (
+            f"{measured_on(command, ('torch', 'safetensors'))}{' sd-mecha 1.1.8.' if args.mecha else ''} {args.said}"
+        )
+        title = "every method on its largest tensors" if args.largest else "checkpoints of full size"
+        write_section(f"Merging {args.family}: {title}", "\n".join([words.strip(), BARS, "", *lines]))
 
 
-def measure(family: str, folder: Path, methods: Sequence[str], mecha: str | None) -> None:
-    """Print a line of the table for each method and way."""
-    tensors = shapes(family)
-    count = 3 if "add_difference" in methods else 2
-    files = [write(folder / f"{name}.safetensors", tensors, seed) for seed, name in enumerate("abc"[:count])]
-    print(f"{family}: {len(tensors)} tensors, {files[0].stat().st_size / 1e9:.2f} GB each; {torch.__version__}\n")
-    print(HEAD)
-    for method in methods:
-        used = [str(file) for file in files[: 3 if method == "add_difference" else 2]]
-        copied = run([sys.executable, "-c", COPY, str(folder / "copy"), *used])
-        (folder / "copy").unlink()
-        show(method, "plain copy", copied, copied)
-        settings = {"models": used, "method": method, "alpha": 0.3, "title": "ours", "parts": {"vae": "merge"}}
-        ours = run([sys.executable, "-c", OURS, json.dumps(settings), str(folder / method)])
-        show(method, "Duckrabbit, with all hashes", ours, copied)
-        if mecha:
+def measure(family: str, folder: Path, args: argparse.Namespace) -> Iterator[str]:
+    """Print and yield a line of the table for each method and way."""
+    tensors, mecha = largest(shapes(family), args.largest), args.mecha
+    needed = {method: METHODS[method].models[0] for method in args.methods}
+    files = [
+        write(folder / f"{name}.safetensors", tensors, seed) for seed, name in enumerate("abc"[: max(needed.values())])
+    ]
+    yield from said(f"{len(tensors)} tensors, {files[0].stat().st_size / 1e9:.2f} GB each.", "", HEAD)
+    copied: dict[int, Run] = {}
+    for method, count in needed.items():
+        used = files[:count]
+        if count not in copied or method in IN_BOTH:
+            copied[count] = run([sys.executable, "-c", COPY, str(folder / "copy"), *map(str, used)], used)
+            (folder / "copy").unlink()
+            yield from said(line(f"{count} inputs", "plain copy", copied[count], copied[count]))
+        settings = {"models": list(map(str, used)), "method": method, "alpha": 0.3, "title": "ours"}
+        settings |= {"parts": {"vae": "merge"}, "accept_nonfinite": True}
+        ours = run([sys.executable, "-c", OURS, json.dumps(settings), str(folder / method)], used)
+        yield from said(line(method, "Duckrabbit, with all hashes", ours, copied[count]))
+        if mecha and method in IN_BOTH:
             other = folder / "mecha.safetensors"
-            theirs = run([mecha, "-c", MECHA, method, "0.3", str(other), *used])
-            show(method, "sd-mecha", theirs, copied, differ(folder / method / "ours.safetensors", other))
+            theirs = run([mecha, "-c", MECHA, method, "0.3", str(other), *map(str, used)], used)
+            differing = differ(folder / method / "ours.safetensors", other)
+            yield from said(line(method, "sd-mecha", theirs, copied[count], differing))
             other.unlink(missing_ok=True)
         (folder / method / "ours.safetensors").unlink()
 
 
-def show(method: str, way: str, found: Run, copied: Run, differing: str = "") -> None:
+def largest(
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]], count: int | None
+) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """The ``count`` largest tensors, and what tells the model's family."""
+    by_size = sorted(tensors, key=lambda key: -torch.Size(tensors[key][1]).numel())
+    kept = {*by_size[:count], next(key for key in tensors if key.endswith("attn2.to_k.weight"))}
+    return {key: value for key, value in tensors.items() if key in kept}
+
+
+def said(*lines: str) -> Sequence[str]:
+    print(*lines, sep="\n", flush=True)
+    return lines
+
+
+def line(method: str, way: str, found: Run, copied: Run, differing: str = "") -> str:
     ratio = f"{found.seconds / copied.seconds:.2f}"
-    memory = f"{found.anonymous / 1e9:.2f} GB"
-    print(f"| {method} | {way} | {found.seconds:.0f} | {ratio} | {memory} | {differing} |", flush=True)
+    numbers = f"{found.seconds:.0f} | {ratio} | {found.busy:.0f} | {found.anonymous / 1e9:.2f} GB"
+    return f"| {method} | {way} | {numbers} | {differing} |"
 
 
-def run(command: list[str]) -> Run:
-    """A process from its start to its end, its memory looked at all the while."""
-    start, peak = time.perf_counter(), 0
-    with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT, text=True)
+def run(command: list[str], files: Sequence[Path]) -> Run:
+    """A process from its start to its end, its memory looked at all the while; it ends with its seconds."""
+    forget(files)
+    peak = 0
+    with tempfile.TemporaryFile("w+") as out:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, text=True)
         while process.poll() is None:
             peak = max(peak, anonymous(process.pid))
             time.sleep(EVERY)
-        said.seek(0)
-        output = said.read()
+        out.seek(0)
+        output = out.read()
     if process.returncode:
         raise SystemExit(output[-2000:])
-    return Run(time.perf_counter() - start, peak, output)
+    return Run(*map(float, output.split()[-2:]), peak)
+
+
+def forget(files: Sequence[Path]) -> None:
+    """Take files out of the system's memory, so that all ways begin alike; where that cannot be asked, they do not."""
+    if sys.platform != "linux":
+        return
+    for file in files:
+        opened = os.open(file, os.O_RDONLY)
+        os.fsync(opened)
+        os.posix_fadvise(opened, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(opened)
 
 
 def anonymous(pid: int) -> int:
@@ -162,7 +224,9 @@ def write(path: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]], seed: 
     torch.set_default_device("cpu")
     draw = torch.Generator().manual_seed(seed)
     block = bytes((torch.randn(PIECE, generator=draw) * 0.05).half().numpy().tobytes())
-    with Writer(path, tensors, {"format": "pt"}) as out:
+    head = streams._header(tensors, {"format": "pt"})
+    with path.open("wb") as out:
+        out.write(len(head).to_bytes(8, "little") + head)
         for key, (dtype, shape) in tensors.items():
             count = torch.Size(shape).numel()
             if dtype == "I64":
@@ -178,14 +242,23 @@ def write(path: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]], seed: 
 
 def differ(one: Path, other: Path) -> str:
     """How many numbers two files have that are not equal, of how many."""
-    count = total = 0
+    count = total = most = 0
     with safe_open(one, "pt") as ours, safe_open(other, "pt") as theirs:
         for key in set(ours.keys()) & set(theirs.keys()):
             mine, yours = ours.get_tensor(key), theirs.get_tensor(key)
             total += mine.numel()
-            count += int((mine != yours).sum())
+            if differing := int((mine != yours).sum()):
+                count += differing
+                most = max(most, steps_apart(mine, yours))
         missing = len(set(ours.keys()) ^ set(theirs.keys()))
-    return f"{count:,} of {total:,}" + (f", {missing} tensors in one only" if missing else "")
+    found = f"{count:,} of {total:,}" + (f", by at most {most} of their last bits" if count else "")
+    return found + (f", {missing} tensors in one only" if missing else "")
+
+
+def steps_apart(one: torch.Tensor, other: torch.Tensor) -> int:
+    """How many fp16 numbers lie between two, at the most."""
+    places = [torch.where(bits < 0, -32768 - bits, bits) for bits in (x.view(torch.int16).int() for x in (one, other))]
+    return int((places[0] - places[1]).abs().max())
 
 
 if __name__ == "__main__":

@@ -118,7 +118,11 @@ def test_progress_counts_illusions_and_says_what_is_left(tmp_path):
     ("changes", "says"),
     [
         ({"methods": ("mein",)}, "did you mean 'mean'"),
-        ({"seeds": 0}, "at least 1"),
+        ({"seeds": 0}, "seeds: must be at least 1, got 0"),
+        ({"first": 0}, "first: must be at least 1, got 0"),
+        ({"first": -3}, "first: must be at least 1, got -3"),
+        ({"guidance_scale": float("nan")}, "guidance_scale: must be a finite number"),
+        ({"seeds": 17}, "candidates: must be at most 16"),
         ({"pairs": "cifar10"}, "knows emoji only"),
     ],
 )

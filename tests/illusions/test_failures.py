@@ -58,7 +58,7 @@ def test_the_mean_of_independent_predictions_keeps_half_of_their_variance():
     assert found.between_neighbours == pytest.approx(0, abs=0.05)
     assert noise_shift(found).found
     assert "reduction=rectified" in noise_shift(found).words
-    assert "apart" in correlated_noise(found).words
+    assert not correlated_noise(found).found
 
 
 def test_views_that_take_turns_are_measured_by_what_was_predicted_alone():
@@ -88,10 +88,12 @@ def test_neighbours_of_white_noise_do_not_correlate_and_those_of_blurred_noise_d
 @pytest.mark.parametrize(
     ("similarities", "found", "says"),
     [
-        ([[0.40, 0.10], [0.10, 0.40]], False, "No prompt dominates: every view reads as its own"),
+        ([[0.40, 0.10], [0.10, 0.40]], False, "Every prompt is seen in its own view"),
         ([[0.40, 0.10], [0.40, 0.10]], True, "“a fox” dominates"),
         ([[0.10, 0.40], [0.10, 0.40]], True, "“a penguin” dominates"),
         ([[0.30, 0.30], [0.30, 0.30]], True, "side by side"),
+        ([[0.56, 0.64], [0.66, 0.57]], True, "side by side"),
+        ([[0.71, 0.74], [0.62, 0.75]], False, "the weakest is read there with 35% certainty"),
     ],
 )
 def test_who_dominates_is_read_from_the_similarities(similarities, found, says):
@@ -109,12 +111,19 @@ def test_dominance_runs_from_nothing_to_one():
 
 
 @pytest.mark.parametrize(
-    ("kept", "found", "says"), [(1.0, False, "No shift"), (0.7, True, "grainy"), (1.3, True, "even weights")]
+    ("variance", "found", "says"),
+    [(1.0, False, "No shift of the predicted noise"), (0.7, True, "grainy"), (2.5, True, "smaller guidance")],
 )
-def test_a_shift_is_named_by_its_direction(kept, found, says):
-    failure = noise_shift(Noise(1.0, 0.0, kept, kept, 0.9))
+def test_a_shift_is_named_by_its_direction(variance, found, says):
+    failure = noise_shift(Noise(variance, 0.0, 0.6, 0.15, 0.9))
     assert failure.found == found
     assert says in failure.words
+
+
+def test_views_whose_predictions_differ_as_guidance_makes_them_are_no_failure():
+    answers = diagnose(Noise(1.03, 0.02, 0.58, 0.15, 0.15), torch.eye(2) * 0.3 + 0.4, 0.03, PROMPTS)
+    assert not any(answer.found for answer in answers)
+    assert "correlate by 0.15" in answers[2].words
 
 
 def test_a_single_view_has_three_answers_as_well():

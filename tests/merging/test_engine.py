@@ -82,11 +82,13 @@ def test_over_the_whole_table_neutral_ends_and_a_with_itself_keep_every_bit(mode
             assert torch.equal(found[key].view(torch.int16), wanted[key].view(torch.int16)), (name, alpha, key)
 
 
-def test_a_tensor_in_pieces_is_the_tensor_whole(models, tmp_path, monkeypatch):
-    a, b = pair(tmp_path)
-    _, whole = merge(models, tmp_path / "whole", a, b)
+@pytest.mark.parametrize("name", METHODS)
+def test_a_tensor_in_pieces_is_the_tensor_whole(models, tmp_path, monkeypatch, name):
+    files = [save(tmp_path / f"{i}.safetensors", odd_bits(i)) for i in range(METHODS[name].models[0])]
+    settings = {"method": name, "alpha": 0.3, "accept_nonfinite": True}
+    _, whole = merge(models, tmp_path / "whole", *files, **settings)
     monkeypatch.setattr(weights, "NUMBERS", 7)
-    _, pieces = merge(models, tmp_path / "pieces", a, b)
+    _, pieces = merge(models, tmp_path / "pieces", *files, **settings)
     assert pieces.read_bytes() == whole.read_bytes()
 
 

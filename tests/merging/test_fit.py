@@ -100,6 +100,15 @@ def test_a_pruned_part_is_taken_from_a_and_said(assets, tmp_path):
     assert "1 tensors are A's, for B has no text_encoder" in found.notes[0]
 
 
+def test_files_that_have_nothing_to_do_with_each_other_are_refused_either_way(assets, tmp_path):
+    a = save(tmp_path / "a.safetensors", tensors(0))
+    other = save(tmp_path / "b.safetensors", {"emb_params": torch.ones(2, 768), "weights.of.something": torch.ones(4)})
+    refused(
+        assets, a, other, match=r"a\.safetensors.* is Stable Diffusion 1 and B .*b\.safetensors.* is", field="models.1"
+    )
+    refused(assets, other, a, match=r"choose checkpoints of one family", field="models.1")
+
+
 def test_damaged_and_missing_files_are_named(assets, tmp_path):
     a, b = pair(tmp_path)
     b.write_bytes(b.read_bytes()[:-3])

@@ -12,6 +12,8 @@ from studio.merging.request import MergeRequest
 from studio.policy import LOCAL, SHARED, check_merge
 from studio.requests import parse
 
+BUILTINS = ("builtin:emoji", "builtin:ink")
+
 
 @pytest.mark.parametrize(
     ("data", "field", "says"),
@@ -81,10 +83,10 @@ def test_strangers_merge_built_in_models_and_name_no_file(data, field):
     request = parse(MergeRequest, data)
     check_merge(request, LOCAL, [])
     with pytest.raises(PolicyError) as found:
-        check_merge(request, SHARED, ["builtin:emoji", "mine.safetensors"])
+        check_merge(request, SHARED, [*BUILTINS, "mine.safetensors"])
     assert found.value.field == field
 
 
 def test_strangers_may_set_parts_and_alphas():
     request = parse(MergeRequest, {"parts": {"vae": "merge", "unet": "0.25"}, "alpha": 0.1})
-    check_merge(request, SHARED, ["builtin:emoji"])
+    check_merge(request, SHARED, BUILTINS)

@@ -69,6 +69,25 @@ def test_a_header_of_other_json_is_unreadable(tmp_path, header):
         read_header(path)
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        b'{"w":' * 50_000 + b"1" + b"}" * 50_000,
+        b'{"__metadata__": ["a"], "w": {"dtype": "F16", "shape": [2], "data_offsets": [0, 4]}}',
+        b'{"w": {"dtype": "F16", "shape": [3], "data_offsets": [0, 4]}}',
+        b'{"w": {"dtype": "F16", "shape": [2], "data_offsets": [4, 8]}}',
+        b'{"w": {"dtype": "F16", "shape": [-2], "data_offsets": [0, -4]}}',
+        b'{"w": {"dtype": "F16", "shape": ["2"], "data_offsets": [0, 4]}}',
+    ],
+    ids=lambda header: repr(header[20:60]),
+)
+def test_a_header_whose_numbers_do_not_fit_together_is_unreadable(tmp_path, header):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(ModelFileError, match="w.safetensors has no readable safetensors header: download it again"):
+        read_header(path)
+
+
 @pytest.mark.parametrize("length", [0x80, 0x0280, 0x0480])
 def test_a_header_whose_length_looks_like_a_pickle_is_still_a_header(tmp_path, length):
     path = tmp_path / "w.safetensors"
@@ -134,4 +153,25 @@ def test_another_pipeline_class_is_refused_by_name(pipeline):
     index = pipeline / "model_index.json"
     index.write_text(index.read_text().replace("StableDiffusionPipeline", "FluxPipeline"))
     with pytest.raises(ModelFileError, match="FluxPipeline"):
+        check_pipeline(pipeline)
+
+
+def test_weights_that_are_cut_short_are_named_with_their_folder_and_part(pipeline):
+    weights = pipeline / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    says = f"{pipeline.name}/unet/diffusion_pytorch_model.safetensors is truncated or damaged .*: download it again"
+    with pytest.raises(ModelFileError, match=says):
+        check_pipeline(pipeline)
+
+
+def test_a_missing_scheduler_says_which_file_to_put_there(pipeline):
+    shutil.rmtree(pipeline / "scheduler")
+    with pytest.raises(ModelNotFoundError, match="has no scheduler.*put the model's scheduler/scheduler_config.json"):
+        check_pipeline(pipeline)
+
+
+@pytest.mark.parametrize("text", ["[]", "[" * 50_000], ids=["a list", "nested"])
+def test_an_index_that_is_no_object_is_named(pipeline, text):
+    (pipeline / "model_index.json").write_text(text)
+    with pytest.raises(ModelFileError, match="model_index.json .*: download it again"):
         check_pipeline(pipeline)

@@ -113,7 +113,7 @@ def test_a_checkpoint_that_cannot_be_used_is_refused_before_its_weights_are_read
 
 def test_a_hub_model_without_a_network_says_what_to_do_with_the_field(assets):
     store = ModelStore(assets, device="cpu", offline=True)
-    says = "nobody/nothing is not in the local cache .*: connect to a network, or name a local folder"
+    says = "nobody/nothing here, .* not in the local cache .*: correct the path, or connect to a network"
     with pytest.raises(ModelNotFoundError, match=says) as refused, store.lease("nobody/nothing"):
         pass
     assert refused.value.field == "model"

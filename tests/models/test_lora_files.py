@@ -276,6 +276,14 @@ def test_a_half_downloaded_file_says_so(path, refuses):
     assert "truncated" in refuses(path)
 
 
+def test_a_header_whose_shapes_take_more_bytes_than_there_are_says_so(path, refuses):
+    lora(path, down=(8, 16), up=(16, 8))
+    data = path.read_bytes()
+    assert data.count(b"[8,16]") == 1
+    path.write_bytes(data.replace(b"[8,16]", b"[9,16]"))
+    assert "no readable safetensors header: download it again" in refuses(path)
+
+
 def test_a_file_that_is_not_there_or_a_folder_without_one_says_what_is_needed(tmp_path):
     for path, said in ((tmp_path / "none.safetensors", "does not exist"), (tmp_path, "holds no pytorch_lora_weights")):
         with pytest.raises(ModelNotFoundError, match=f"{said}.*a .safetensors file is needed"):

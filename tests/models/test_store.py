@@ -12,6 +12,7 @@ from studio.illusions.request import IllusionRequest
 from studio.models import loading
 from studio.models import store as store_module
 from studio.models.store import ModelStore, Options
+from tests.tiny import save_tiny_pipeline
 
 GB = 1024**3
 
@@ -64,6 +65,26 @@ def test_one_job_at_a_time_holds_a_model(two):
     assert order == ["first", "other"]
 
 
+def test_a_job_that_asks_for_what_it_holds_is_refused_instead_of_waiting_for_itself(two):
+    said = []
+
+    def nested():
+        with two.lease("one"):
+            try:
+                with two.lease("one"):
+                    pass
+            except ModelError as error:
+                said.append(str(error))
+
+    thread = threading.Thread(target=nested, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert len(said) == 1
+    assert "one is at work in this very job" in said[0]
+    with two.lease("one"):
+        pass
+
+
 def test_out_of_memory_evicts_the_idle_and_tries_once_more(two):
     two.budget = GB
     with two.lease("two"):
@@ -93,10 +114,49 @@ def test_a_scorer_is_not_a_text_to_image_model(models):
         models.network("builtin:clip", lambda network: None)
 
 
+@pytest.mark.parametrize("name", ["builtin:clip", "folder"])
+def test_a_scorer_is_refused_as_the_model_before_anything_is_leased(name, assets, monkeypatch):
+    store = ModelStore(assets, device="cpu")
+    monkeypatch.setattr(store, "lease", lambda name: pytest.fail("was leased"))
+    name = str(assets / "models" / "clip") if name == "folder" else name
+    wanted = IllusionRequest(model=name, scorer=name, stop_early=True, candidates=2)
+    with pytest.raises(ModelError, match="is a scorer, not a text-to-image model") as refused:
+        illusions.run(wanted, store)
+    assert refused.value.field == "model"
+    with pytest.raises(ModelError, match="is a scorer, not a text-to-image model"):
+        store.network(name, lambda network: None)
+
+
+def test_a_pipeline_is_refused_as_the_scorer_before_it_is_loaded(tiny_pipeline, assets, monkeypatch):
+    store = ModelStore(assets, device="cpu")
+    monkeypatch.setattr(store, "lease", lambda name: pytest.fail("was leased"))
+    for name in ("builtin:emoji", str(tiny_pipeline)):
+        with pytest.raises(ModelError, match="no CLIP model.*folder of a CLIP model") as refused:
+            store.scorer(name, lambda scorer: None)
+        assert refused.value.field == "scorer"
+
+
 def test_a_hub_id_without_a_network_says_so(assets):
     store = ModelStore(assets, device="cpu", offline=True)
-    with pytest.raises(ModelNotFoundError, match="not in the local cache"), store.lease("owner/name"):
+    says = "There is no file or folder owner/name here, and as a hub id .* not in the local cache"
+    with pytest.raises(ModelNotFoundError, match=says), store.lease("owner/name"):
         pass
+
+
+def test_a_model_whose_files_were_replaced_is_read_again(tiny_pipeline, assets, tmp_path):
+    folder = tmp_path / "mine"
+    shutil.copytree(tiny_pipeline, folder)
+    store = ModelStore(assets, tmp_path, device="cpu")
+    with store.lease("mine") as first:
+        before = first.denoiser.conv_in.weight.clone()
+    with store.lease("mine") as same:
+        assert same is first
+    other = save_tiny_pipeline(tmp_path / "other", "epsilon", seed=1)
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    (other / weights).replace(folder / weights)
+    with store.lease("mine") as second:
+        assert not torch.equal(second.denoiser.conv_in.weight, before)
+    assert store.loaded() == ("mine",)
 
 
 def test_a_model_larger_than_memory_is_refused_before_anything_is_loaded(tiny_pipeline, assets, monkeypatch):
