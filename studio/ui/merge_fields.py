@@ -64,8 +64,8 @@ def build(form: MergeForm, desk: Desk, first: Mapping[str, Any]) -> gr.HTML:
         form.add("task", gr.Radio(tasks, value=named["task"], label="What to do", elem_classes="tasks"))
         form.note("task")
     models = [(model.title, model.name) for model in workbench.models()]
-    _models(form, models, named, free)
-    _adapters(form, workbench.loras(), free)
+    _models(form, models, named)
+    _adapters(form, workbench.loras())
     fit = place(elem_id="fit")
     _method(form, named)
     _prompts(form)
@@ -85,7 +85,7 @@ def _shown(form: MergeForm, name: str, **more: Any) -> Iterator[None]:
     form.shown[name] = column
 
 
-def _models(form: MergeForm, models: list[tuple[str, str]], named: Mapping[str, Any], free: bool) -> None:
+def _models(form: MergeForm, models: list[tuple[str, str]], named: Mapping[str, Any]) -> None:
     with gr.Column(elem_classes="model-rows"):
         for index in range(SLOTS):
             name = f"models.{index}"
@@ -93,25 +93,25 @@ def _models(form: MergeForm, models: list[tuple[str, str]], named: Mapping[str, 
                 value = named[name] or ("" if index > 1 else None)
                 options = [("None", ""), *models] if index > 1 else models
                 picker = gr.Dropdown(
-                    options, value=value, label=LETTERS[index], allow_custom_value=free, elem_id=f"merge-{index}"
+                    options, value=value, label=LETTERS[index], allow_custom_value=True, elem_id=f"merge-{index}"
                 )
                 form.add(name, picker)
                 form.note(name, *(["models"] if index == 1 else []))
         with _shown(form, "further", elem_classes="field"):
             info = "D, E and so on, in this order."
             further = gr.Dropdown(
-                models, value=[], label="Further models", info=info, multiselect=True, allow_custom_value=free
+                models, value=[], label="Further models", info=info, multiselect=True, allow_custom_value=True
             )
             form.add("further", further)
             form.note("further", *(f"models.{index}" for index in range(SLOTS, 8)))
 
 
-def _adapters(form: MergeForm, loras: list[str], free: bool) -> None:
+def _adapters(form: MergeForm, loras: list[str]) -> None:
     with _shown(form, "adapters"):
         with gr.Column(elem_classes="field"):
             info = "From the models folder, or paths of .safetensors files; confirm each with Enter."
             picker = gr.Dropdown(
-                loras, value=[], label="LoRAs", info=info, multiselect=True, allow_custom_value=free, elem_id="loras"
+                loras, value=[], label="LoRAs", info=info, multiselect=True, allow_custom_value=True, elem_id="loras"
             )
             form.add("adapters", picker)
             form.note("adapters")
