@@ -205,9 +205,9 @@ def test_a_merge_is_previewed_estimated_and_drawn_again_from_its_picture(bench):
     data = {"steps": 1, "seed": 5, "alphas": [0.25]}
     request = bench.request("merge-strip", data)
     guess = bench.estimate(request, "merge-strip")
-    assert (guess.evaluations, guess.seconds) == (4, pytest.approx(4 * module.FIRST_RATES["builtin:emoji"]))
+    assert (guess.evaluations, guess.seconds) == (6, pytest.approx(6 * module.FIRST_RATES["builtin:emoji"]))
     done = until_over(bench, bench.submit("merge-strip", data, ANN))
-    assert (done.status, done.summary["evaluations"]) == ("done", 4)
+    assert (done.status, done.summary["evaluations"]) == ("done", 6)
     assert done.folder.parent.name == "merge-strip"
     restored = bench.restore(done.folder / "merge-0-0.png")
     assert (restored["engine"], restored["seed"], restored["request"]["merge"]["alpha"]) == ("merge-strip", 5, 0.25)

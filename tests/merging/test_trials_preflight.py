@@ -101,7 +101,7 @@ def test_strangers_have_limits_that_the_owner_does_not_have(record, check, data,
     request = parse(record, data)
     check(request, LOCAL, [])
     with pytest.raises(PolicyError) as found:
-        check(request, SHARED, ["builtin:emoji", "mine.safetensors"])
+        check(request, SHARED, ["builtin:emoji", "builtin:ink", "mine.safetensors"])
     assert found.value.field == field
 
 

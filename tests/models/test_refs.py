@@ -112,11 +112,11 @@ def about_of(text):
 )
 def test_one_odd_file_leaves_the_list_whole(make, assets, tmp_path):
     make(tmp_path)
-    assert [choice.name for choice in list_models(assets, tmp_path)] == ["builtin:emoji"]
+    assert list_models(assets, tmp_path) == list_models(assets)
     assert list_loras(assets, tmp_path) == ()
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"title": 3}'])
 def test_words_about_a_folder_that_cannot_be_read_are_left_out(text, assets, tmp_path):
     about_of(text)(tmp_path)
-    assert [(choice.name, choice.title) for choice in list_models(assets, tmp_path)][1:] == [("odd", "odd")]
+    assert [(choice.name, choice.title) for choice in list_models(assets, tmp_path)][-1:] == [("odd", "odd")]
