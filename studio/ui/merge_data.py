@@ -21,6 +21,8 @@ OPTIONS = tuple(dict.fromkeys(name for method in METHODS.values() for name in me
 PLAIN = ("method", "alpha", "curve", "precision", "names", "seed", "title", "target", "overwrite", "accept_nonfinite")
 DRAWN = ("negative_prompt", "steps", "guidance_scale", "scorer")
 SEARCHED = ("over", "strategy", "trials", "seeds", "low", "high")
+ZIPPED = {"zip_prompts": "prompts", "zip_steps": "steps", "learning_rate": "learning_rate", "similarity": "similarity"}
+"""What ZipLoRA learns with: control -> field of the merge. Previews have prompts and steps of their own."""
 UNUSED = ("method", "alpha", "curve")
 """What only a merge of checkpoints has: a LoRA's recipe does not hold what was chosen for another task."""
 
@@ -33,7 +35,12 @@ def method_of(named: Mapping[str, Any]) -> Method:
 def slots(named: Mapping[str, Any]) -> int:
     """How many checkpoints the task and the method can take."""
     task = named.get("task") or "checkpoints"
-    return {"checkpoints": method_of(named).models[1], "bake": 1, "extract": 2, "join": 0}.get(task, 2)
+    return {"checkpoints": method_of(named).models[1], "bake": 1, "extract": 2, "join": int(zips(named))}.get(task, 2)
+
+
+def zips(named: Mapping[str, Any]) -> bool:
+    """Whether LoRAs are to be joined by ZipLoRA, which learns on a checkpoint."""
+    return named.get("task") == "join" and named.get("join") == "zip"
 
 
 def limits_of(record: type[Options], name: str) -> tuple[float, float]:
@@ -54,6 +61,10 @@ def read(named: Mapping[str, Any]) -> dict[str, Any]:
     data |= {"models": _models(named), "adapters": [], "parts": {}}
     if task in ("join", "bake"):
         data |= {"adapters": list(named["adapters"] or []), "weights": parts(named["weights"]) or None}
+    if task == "join":
+        data |= {"join": named["join"] or "sum"}
+    if zips(named):
+        data |= {field: named[name] for name, field in ZIPPED.items()} | {"prompts": lines(named["zip_prompts"])}
     if task in ("join", "extract"):
         data |= {"rank": named["rank"] or None, "conv_rank": named["conv_rank"] or None}
     if task == "checkpoints":
@@ -90,7 +101,8 @@ def _drawn(named: Mapping[str, Any], merge: dict[str, Any]) -> dict[str, Any]:
 def written(merge: Mapping[str, Any]) -> dict[str, Any]:
     """A merge's fields as the controls show them."""
     full = {**defaults(MergeRequest), **merge}
-    named: dict[str, Any] = {name: full[name] for name in ("task", *PLAIN, "adapters", "rank", "conv_rank")}
+    named: dict[str, Any] = {name: full[name] for name in ("task", *PLAIN, "adapters", "rank", "conv_rank", "join")}
+    named |= {name: full[field] for name, field in ZIPPED.items()} | {"zip_prompts": "\n".join(full["prompts"])}
     models = list(full["models"])
     named |= {f"models.{index}": models[index] if index < len(models) else "" for index in range(SLOTS)}
     named |= {"further": models[SLOTS:], "weights": listed(full["weights"]), "blocks": listed(full["blocks"])}

@@ -220,7 +220,7 @@ def wire(handlers: Merges, page: gr.Blocks, own: gr.Tab) -> None:
 def _wire_form(handlers: Merges) -> None:
     tab, form = handlers.tab, handlers.form
     controls = form.controls
-    kinds = [controls["task"].change, controls["method"].change, controls["verify"].change]
+    kinds = [controls["task"].change, controls["method"].change, controls["join"].change, controls["verify"].change]
     gr.on(kinds, handlers.adapt, form.inputs, [*controls.values(), *form.openable], trigger_mode="always_last", **QUIET)
     changes = [control.change for control in controls.values()]
     read = form.inputs | {tab.refused}

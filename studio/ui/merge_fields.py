@@ -47,6 +47,7 @@ OPTION_TITLES = {
     "window": ("Window of the chances", "How far small and large changes differ."),
 }
 PRECISIONS = (("As A", "as_a"), ("fp16", "fp16"), ("bf16", "bf16"), ("fp32", "fp32"))
+JOINS = (("Added up, exactly", "sum"), ("Learned: what to take of each (ZipLoRA)", "zip"))
 NAMES = (("kohya (A1111, ComfyUI)", "kohya"), ("diffusers", "diffusers"))
 OVER = (("Alpha", "alpha"), ("An alpha per block", "blocks"))
 STRATEGIES = (("Bayesian", "bayes"), ("Grid", "grid"), ("Coordinate", "coordinate"))
@@ -118,6 +119,11 @@ def _adapters(form: MergeForm, loras: list[str]) -> None:
         text(
             form, "weights", "How much each counts", "", "One number per LoRA, such as 1, 0.8; left empty all count 1."
         )
+    with _shown(form, "join"):
+        choice(form, "join", "How they are joined", JOINS, "sum", "ZipLoRA takes minutes; it says if it was no better.")
+    with _shown(form, "zip"):
+        info = "What each LoRA was trained to draw, one a line, in their order."
+        text(form, "zip_prompts", "Prompts to learn with", "", info, lines=2)
 
 
 def _method(form: MergeForm, named: Mapping[str, Any]) -> None:
@@ -166,6 +172,12 @@ def _more(form: MergeForm, named: Mapping[str, Any], free: bool) -> None:
         number(form, "rank", "Rank", None, "Empty: exact, ranks add up; extracting needs one, such as 32.")
         number(form, "conv_rank", "Rank of convolutions", None, "Empty: the same.")
         choice(form, "names", "Names of layers", NAMES, "kohya", "Who is to read the file.")
+    with _shown(form, "learning"), group("ZipLoRA"):
+        usual = {name: entry.default for name, entry in MergeRequest.model_fields.items()}
+        slider(form, "zip_steps", "Steps of learning", 1, 2000, usual["steps"])
+        slider(form, "learning_rate", "Learning rate", 0.001, 0.1, usual["learning_rate"], step=0.001)
+        info = "How much columns that several LoRAs claim are held against them."
+        slider(form, "similarity", "Penalty on similar columns", 0, 1, usual["similarity"], info, step=0.01)
     with _shown(form, "drawn"), group("Drawing"):
         _drawing(form)
     with group("Result"):

@@ -17,6 +17,7 @@ from studio.ui.markup import Markup
 
 ENGINE, STRIP, SEARCH = "merge", "merge-strip", "merge-search"
 _OWN_SEED = re.compile(r"(^|(?<=[.?!] ))seed: ")
+_OF_ZIP = re.compile(r"(?:^|(?<=[.?!] ))(prompts|steps)(?=[.:]|$)")
 _OF_MERGE = re.compile(r"(^|(?<=[.?!] ))merge\.(?=[a-z])")
 
 
@@ -66,10 +67,14 @@ class MergeForm(Form):
         return merge_showing.opened(self, named)
 
     def problems(self, error: StudioError, engine: str = "") -> dict[str, Markup]:
-        """Previews and searches hold the merge, and a seed of their own beside the merge's."""
+        """Previews and searches hold the merge, and a seed, prompts and steps of their own beside the merge's."""
         if engine in (STRIP, SEARCH):
             words = _OF_MERGE.sub("", _OWN_SEED.sub("picture_seed: ", str(error)))
             name = error.field or ""
             own = "picture_seed" if name == "seed" else name.removeprefix("merge.").removeprefix("merge")
             error = StudioError(words, field=own or None)
+        elif engine == ENGINE:
+            error = StudioError(
+                _OF_ZIP.sub(r"zip_\1", str(error)), field=_OF_ZIP.sub(r"zip_\1", error.field or "") or None
+            )
         return problems(error, self.notes)

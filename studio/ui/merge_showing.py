@@ -10,7 +10,7 @@ import gradio as gr
 from studio.merging.catalogue import METHODS
 from studio.ui.form import Updates
 from studio.ui.markup import NOTHING, Markup, tag
-from studio.ui.merge_data import OPTIONS, PARTS, SLOTS, is_unusual, limits_of, method_of, slots
+from studio.ui.merge_data import OPTIONS, PARTS, SLOTS, is_unusual, limits_of, method_of, slots, zips
 
 if TYPE_CHECKING:
     from studio.ui.merge_form import MergeForm
@@ -20,6 +20,7 @@ ALWAYS_SHOWN = ("unet", "text_encoder", "vae")
 LETTERS = "ABC"
 ROLES = {
     "bake": ("Checkpoint", "B", "C"),
+    "join": ("Checkpoint that the LoRAs are for", "B", "C"),
     "extract": ("A, the base", "B, what was made from it", "C"),
 }
 """Task -> what its checkpoints are called; elsewhere they are A, B and C."""
@@ -36,6 +37,7 @@ def opened(form: MergeForm, named: Mapping[str, Any]) -> Updates:
     visible |= {"drawing": draws, "drawn": draws, "alphas": task == "bake" or has_alpha}
     visible |= {"parts": merging, "blocks": has_alpha, "rules": has_alpha}
     visible |= {f"parts.{part}": is_shown(part, named) for part in PARTS}
+    visible |= {"join": task == "join", "zip": zips(named), "learning": zips(named)}
     visible |= {"rank": task in ("join", "extract"), "verify": bool(named.get("verify"))}
     updates: Updates = {form.shown[name]: gr.update(visible=yes) for name, yes in visible.items() if name in form.shown}
     updates |= _labels(form, task, method.models[0]) | _limits(form, named)

@@ -151,7 +151,7 @@ def test_a_stranger_compares_and_deletes_no_result_of_another(shared, ann_s_job)
     bench, address = shared
     number = listener(address, "history", "press")
     for act in ("compare", "delete", "show", "restore", "undo"):
-        call = {"fn_index": number, "data": [{"owner": EVE}, "", "", 0, None], "session_hash": uuid.uuid4().hex}
+        call = {"fn_index": number, "data": [{"owner": EVE}, "", "", 0, None, None], "session_hash": uuid.uuid4().hex}
         answer = post(address, "/gradio_api/run/predict", {**call, "event_data": {"act": act, "job": ann_s_job}})
         assert ann_s_job not in json.dumps(answer)
     assert bench.snapshot(ann_s_job, ANN).status == "done"

@@ -64,6 +64,9 @@ REQUESTS = [
     MergeRequest(models=PAIR, method="slerp", options={"parallel": 0.99}, curve="hill", precision="fp16", seed=3),
     MergeRequest(models=PAIR, blocks=(0.1, 1 / 3, 0.5), rules=({"keys": "attn2=x", "alpha": 0.25},), title="m"),
     MergeRequest(task="join", models=(), adapters=("x y.safetensors", "z"), weights=(1, -0.5), parts={}, rank=8),
+    MergeRequest(
+        task="join", models=("a",), adapters=("x", "z"), join="zip", prompts=("a fox", "ink"), steps=9, parts={}
+    ),
     MergeRequest(task="bake", models=("a",), adapters=("x",), parts={}, target="/t/m.safetensors", overwrite=True),
     MergeRequest(task="extract", models=PAIR, rank=32, conv_rank=8, names="diffusers", parts={}),
     MergeRequest(models=PAIR, verify={"0/unet/a b.safetensors": "0" * 64}, accept_nonfinite=True),
@@ -105,6 +108,18 @@ def test_every_field_of_a_merge_has_a_control_and_a_place_for_sentences(form):
     assert set(MergeRequest.model_fields) <= known | {"models"}
     for name in (*MergeRequest.model_fields, "models.7", "adapters.2", "rules.0.alpha", "options.density", "parts.vae"):
         assert form.place(name) is not None, name
+
+
+def test_what_is_wrong_with_learning_a_join_stands_beside_its_own_fields(form):
+    error = RequestError("prompts: give one for each LoRA. steps: must be at most 2,000, got 9,999.", field="prompts")
+    assert set(form.problems(error, ENGINE)) == {"zip_prompts", "zip_steps"}
+    assert set(form.problems(RequestError("prompts.1: must not be empty.", field="prompts.1"), STRIP)) == {"prompts.1"}
+
+
+def test_a_learned_join_asks_for_its_checkpoint_and_prompts(form):
+    seen = shown(form, task="join", join="zip")
+    assert {"models.0", "zip", "learning", "adapters"} <= seen
+    assert not {"models.0", "zip", "learning"} & shown(form, task="join", join="sum")
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.name)
