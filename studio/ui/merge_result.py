@@ -9,7 +9,7 @@ from typing import Any
 from studio.ui import words
 from studio.ui.markup import NOTHING, Markup, icon, joined, tag
 from studio.ui.merge_stage import ingredients
-from studio.ui.result import Result, remarks
+from studio.ui.result import Result, finished
 
 PARTS_MOST = 8
 HASH_HELP = "SHA-256 of the tensors: a replay of the recipe gives the same."
@@ -17,11 +17,10 @@ HASH_HELP = "SHA-256 of the tensors: a replay of the recipe gives the same."
 
 def of(result: Result) -> Markup:
     summary = result.summary
-    return tag(
-        "article",
-        tag("h2", result.title),
-        tag("div", cls="bar is-done", aria_hidden="true"),
-        tag("p", facts(result), cls="stage-line"),
+    return finished(
+        result,
+        result.title,
+        facts(result),
         _faults(summary),
         _where(result),
         tag("div", tag("div", _download(result), _restore(), cls="group"), cls="actions saved-actions"),
@@ -30,10 +29,6 @@ def of(result: Result) -> Markup:
         _parts(summary),
         _energy(summary),
         _sources(summary),
-        remarks(result),
-        cls="stage",
-        data_state="done",
-        data_job=result.key,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from studio.ui import words
 from studio.ui.compare import Side
 from studio.ui.markup import NOTHING, Markup, icon, joined, tag
-from studio.ui.result import Result, chip, remarks
+from studio.ui.result import Result, chip, finished, spent
 from studio.ui.strip_result import flat, said_alpha
 
 SCORE = "How well the pictures match their prompts, on average over prompts and seeds; at most 1. Higher is better."
@@ -17,26 +17,20 @@ SCORE = "How well the pictures match their prompts, on average over prompts and 
 def of(result: Result) -> Markup:
     """Trials but the best are there, hidden, so that walking through them is instant."""
     trials = _trials(result.summary)
-    return tag(
-        "article",
-        tag("h2", result.title),
-        tag("div", cls="bar is-done", aria_hidden="true"),
-        tag("p", facts(result), cls="stage-line"),
+    return finished(
+        result,
+        result.title,
+        facts(result),
         *[_trial(result, index, trial) for index, trial in enumerate(trials)],
         _ranking(result, trials),
         _curve(trials),
-        remarks(result),
-        cls="stage",
-        data_state="done",
-        data_job=result.key,
     )
 
 
 def facts(result: Result) -> str:
     summary = result.summary
     parts = [words.count(len(_trials(summary)), "trial")]
-    parts += [words.count(int(summary["evaluations"]), "evaluation")] if summary.get("evaluations") else []
-    parts += [words.exactly(float(summary["seconds"]))] if summary.get("seconds") is not None else []
+    parts += spent(summary)
     return " · ".join([*parts, "nothing was saved"])
 
 

@@ -9,7 +9,7 @@ from studio.ui import words
 from studio.ui.compare import Side
 from studio.ui.markup import NOTHING, Markup, icon, joined, tag
 from studio.ui.merge_stage import MERGE, in_order, title
-from studio.ui.result import Result, remarks
+from studio.ui.result import Result, finished, spent
 
 MATCH = "How well the picture matches its prompt: their similarity, at most 1. Higher is better."
 
@@ -19,19 +19,15 @@ def of(result: Result) -> Markup:
     alphas = merged_at(result.summary)
     middle = chosen(result)
     prompts = result.summary.get("prompts") or ()
-    return tag(
-        "article",
-        tag("h2", result.title),
-        tag("div", cls="bar is-done", aria_hidden="true"),
-        tag("p", facts(result), cls="stage-line"),
+    return finished(
+        result,
+        result.title,
+        facts(result),
         _slider(alphas, middle),
         *[_row(result, index, prompt, middle) for index, prompt in enumerate(prompts)],
         _under(result, alphas, middle),
         _whole(result, alphas, middle),
-        remarks(result),
         cls="stage strip-stage",
-        data_state="done",
-        data_job=result.key,
         data_at=middle,
     )
 
@@ -41,8 +37,7 @@ def facts(result: Result) -> str:
     summary = result.summary
     parts = ["Example"] if result.example else []
     parts += [words.count(len(summary.get("pictures") or ()), "picture")]
-    parts += [words.count(int(summary["evaluations"]), "evaluation")] if summary.get("evaluations") else []
-    parts += [words.exactly(float(summary["seconds"]))] if summary.get("seconds") is not None else []
+    parts += spent(summary)
     return " · ".join([*parts, f"seed {summary.get('seed', 0)}", "nothing was saved"])
 
 
