@@ -1,0 +1,1 @@
+"""LoRAs and their kin, learned from a handful of pictures."""
