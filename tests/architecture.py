@@ -57,6 +57,7 @@ TORCH_FREE = (
 )
 # ... and these do so only inside functions.
 TORCH_LATE = ("progress", "imaging", "workbench", "__main__", "models.refs", "illusions.request", "illusions.preflight")
+TORCH_LATE += ("training.dataset", "training.buckets", "training.edits")
 TORCH_LATE += ("merging.request", "merging.preflight", "merging.fit", "merging.recipe", "models.streams")
 TORCH = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
 

@@ -21,6 +21,8 @@ LIGHT = (
     "studio.merging.fit",
     "studio.merging.preflight",
     "studio.merging.recipe",
+    "studio.training.dataset",
+    "studio.training.buckets",
     "app",
 )
 

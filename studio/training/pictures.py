@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
 import warnings
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from studio.training.records import Example, Kind, Limits
+from studio.errors import RequestError
+from studio.training.records import FIELD, Example, Kind, Limits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,20 +24,26 @@ UPRIGHT = (None, 1)  # what EXIF's orientation says of a picture that lies as it
 ORIENTATION = 0x0112
 GROUND = (255, 255, 255)  # what shows through where a picture is transparent
 DAMAGE = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError)
-DAMAGE += (struct.error, zlib.error, MemoryError)
+DAMAGE += (struct.error, zlib.error)
 
 
-class PictureError(Exception):
+class PictureError(RequestError):
     """A picture that cannot be trained on; the message says why and what to do, ``kind`` which problem it is."""
 
     def __init__(self, message: str, kind: Kind) -> None:
-        super().__init__(message)
+        super().__init__(message, field=FIELD)
         self.kind = kind
 
 
 def load(example: Example, limits: Limits = Limits()) -> Image.Image:
-    """The pixels of an example, RGB. Raises OSError or PictureError when the file has changed since it was read."""
-    return decode(example.file.read(limits.max_picture_bytes), limits)[0]
+    """The pixels of an example, RGB. Raises PictureError when its file is no longer the one that was read."""
+    try:
+        data = example.file.read(limits.max_picture_bytes)
+    except OSError as error:
+        raise PictureError(f"{example.name} cannot be read any more; put it back and try again.", "corrupt") from error
+    if hashlib.sha256(data).hexdigest() != example.sha256:
+        raise PictureError(f"{example.name} has changed since it was looked at; choose the pictures again.", "corrupt")
+    return decode(data, limits)[0]
 
 
 def decode(data: bytes, limits: Limits = Limits()) -> tuple[Image.Image, tuple[str, ...]]:
