@@ -63,7 +63,7 @@ class Adapter:
 
     def _save_diffusers(self, path: Path, notes: Mapping[str, str]) -> None:
         """As diffusers' ``save_lora_weights`` does when it is given PEFT's settings, without which alpha is lost."""
-        tensors = {f"{part}.{key}": value for part, held in self.parts.items() for key, value in held.items()}
+        tensors = {_diffusers_key(part, key): value for part, held in self.parts.items() for key, value in held.items()}
         settings = {
             f"{part}.{name}": sorted(value) if isinstance(value, set) else value
             for part, config in self.configs.items()
@@ -79,6 +79,12 @@ class Adapter:
             self.configs[part].save_pretrained(folder / part)
             named = {f"base_model.model.{key}": value for key, value in held.items()}
             save_file(named, folder / part / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def _diffusers_key(part: str, key: str) -> str:
+    """transformers 5, which reads the text encoders' keys, does not find a DoRA's magnitude by the name PEFT saves."""
+    longer = part.startswith("text_encoder") and key.endswith(".lora_magnitude_vector")
+    return f"{part}.{key}.weight" if longer else f"{part}.{key}"
 
 
 def taken(learner: Learner, kind: Kind, *, several_encoders: bool) -> Adapter:

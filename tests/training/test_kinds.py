@@ -84,7 +84,7 @@ def test_it_learns(learned):
 
 
 def test_the_studio_reads_the_kohya_file_back_as_it_was(learned):
-    asked_for, network, bare, live, result, folder = learned
+    asked_for, network, bare, live, _result, folder = learned
     path = folder / f"{asked_for.data.rpartition('/')[2]}.safetensors"
     with attach(network.attached, network.adaptable, {"it": path}, "tiny"):
         torch.testing.assert_close(answer(network, 1.0), live, atol=5e-6, rtol=0)
@@ -93,7 +93,7 @@ def test_the_studio_reads_the_kohya_file_back_as_it_was(learned):
 
 
 def test_the_other_file_gives_the_same_in_its_own_library(learned, tiny_pipeline):
-    asked_for, network, bare, live, result, folder = learned
+    asked_for, network, _bare, live, _result, folder = learned
     name = asked_for.data.rpartition("/")[2]
     if KINDS[asked_for.adapter].low_rank:
         pipeline = StableDiffusionPipeline.from_pretrained(tiny_pipeline, local_files_only=True, safety_checker=None)
@@ -134,6 +134,9 @@ def test_kohya_readers_find_alpha_beside_every_layer(learned):
 
 @pytest.mark.parametrize("kind", list(KINDS.values()), ids=list(KINDS))
 def test_every_kind_says_what_it_is(kind):
-    assert kind.title and kind.help.endswith(".") and kind.reference
-    assert kind.layers and all(field.description for field in kind.options.model_fields.values())
+    assert kind.title
+    assert kind.help.endswith(".")
+    assert kind.reference
+    assert kind.layers
+    assert all(field.description for field in kind.options.model_fields.values())
     check(asked("x", adapter=kind.name, targets=kind.layers[0]))
