@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from pydantic import BaseModel
 
 from studio import __version__, requests, runs
-from studio.errors import RequestError, StudioError
+from studio.errors import Cancelled, RequestError, StudioError
 from studio.illusions import bench_command
 from studio.imaging import read_recipe
 from studio.progress import Step
@@ -105,10 +105,13 @@ def _engine(options: argparse.Namespace) -> int:
 
 
 def _run(engine: Engine, request: BaseModel, settings: Settings, folder: Path) -> int:
-    progress = ProgressLine(sys.stderr)
+    progress, code = ProgressLine(sys.stderr), 0
     _make(folder)
     try:
-        result = engine.run_function()(request, make_store(settings), on_step=progress)
+        try:
+            result = engine.run_function()(request, make_store(settings), on_step=progress)
+        except Cancelled as stop:  # Ctrl+C, and the engine keeps what it had finished
+            result, code = stop.kept, 130
         summary = runs.keep(folder, result)
     except KeyboardInterrupt:
         progress.close()
@@ -123,7 +126,7 @@ def _run(engine: Engine, request: BaseModel, settings: Settings, folder: Path) -
     runs.write_json(folder / "request.json", request.model_dump(mode="json"))
     for line in _saved(folder, summary):
         print(line)
-    return 0
+    return code
 
 
 def _make(folder: Path) -> None:

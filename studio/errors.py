@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class StudioError(Exception):
@@ -74,7 +75,14 @@ class QueueFullError(StudioError):
 
 
 class Cancelled(BaseException):
-    """Raised inside a job at the step after its owner asked it to stop."""
+    """Raised inside a job at the step after its owner asked it to stop.
+
+    An engine whose work so far is worth keeping raises it anew with ``kept``: a ``runs.Saveable``, as it returns one.
+    """
+
+    def __init__(self, kept: Any = None) -> None:
+        super().__init__()
+        self.kept = kept
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

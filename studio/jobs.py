@@ -74,7 +74,7 @@ class Runner:
     ) -> str:
         """Queue ``work`` and return the job's id. Raises QueueFullError when too many wait already."""
         if not runs.ENGINE_NAME.fullmatch(engine):
-            raise RequestError("engine: a name has small letters, digits and underscores only.", field="engine")
+            raise RequestError("engine: a name has small letters, digits, _ and - only.", field="engine")
         run_id, created = secrets.token_hex(8), time.time()
         snapshot = Snapshot(
             id=run_id,
@@ -187,7 +187,8 @@ class Runner:
             self._empty_trash(older_than=0.0)
         return not any(thread.is_alive() for thread in threads)
 
-    # Everything below runs with the lock held, but for _lane, _run and _report, which run in a lane's thread.
+    # Everything below runs with the lock held, but for _lane, _run, _result and _report, which run in a lane's
+    # thread.
 
     def _owned(self, job_id: str, owner: str) -> _Job | None:
         job = self._jobs.get(job_id)
@@ -270,9 +271,7 @@ class Runner:
     def _run(self, job: _Job) -> None:
         error, summary, status = None, None, "failed"
         try:
-            result = job.work(partial(self._report, job))
-            self._stop_if_asked(job)
-            summary, status = runs.keep(job.snapshot.folder, result), "done"
+            summary, status = runs.keep(job.snapshot.folder, self._result(job)), "done"
         except Cancelled:
             status = job.stop or "cancelled"
         except StudioError as problem:
@@ -285,6 +284,17 @@ class Runner:
             self._end(job, status, error, summary)
         if status != "done":
             gc.collect()  # frees what the frames of the exception held in cycles
+
+    def _result(self, job: _Job) -> runs.Saveable:
+        """What the work returns, or what it had finished when it was stopped, if that is worth keeping."""
+        try:
+            result = job.work(partial(self._report, job))
+            self._stop_if_asked(job)
+        except Cancelled as stop:
+            if stop.kept is None:
+                raise
+            result = stop.kept
+        return result
 
     def _stop_if_asked(self, job: _Job) -> None:
         with self._changed:

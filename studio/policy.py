@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,6 +49,7 @@ class Limits:
     max_tries: int = 64  # candidates with every partner
     max_prompt: int = 400
     max_evaluations: int = 50_000
+    max_trials: int = 200  # merges that one search draws
     max_queue: int = 64
     max_queue_per_owner: int = 32
     max_upload_bytes: int = 50 * 1024**2
@@ -65,6 +66,7 @@ SHARED = Limits(
     max_adapters=2,
     max_tries=8,
     max_evaluations=2_000,
+    max_trials=12,
     max_queue=32,
     max_queue_per_owner=4,
     max_upload_bytes=20 * 1024**2,
@@ -82,12 +84,7 @@ def check_illusion(
     request: Illusion, limits: Limits, allowed_models: Collection[str], allowed_loras: Collection[str] = ()
 ) -> None:
     """Raises one PolicyError that lists everything this studio does not allow; its field is the first one's."""
-    problems = [
-        *_illusion_problems(request, limits, allowed_models),
-        *_adapter_problems(request, limits, allowed_loras),
-    ]
-    if problems:
-        raise PolicyError(" ".join(f"{field}: {words}." for field, words in problems), field=problems[0][0])
+    _refuse([*_illusion_problems(request, limits, allowed_models), *_adapter_problems(request, limits, allowed_loras)])
 
 
 class Merge(Protocol):
@@ -100,11 +97,60 @@ class Merge(Protocol):
     target: str
 
 
-def check_merge(request: Merge, limits: Limits, allowed_models: Collection[str]) -> None:
+class Trials(Protocol):
+    """What these rules look at of a request to draw with a merge. ``rows``: the network's, for a step of a prompt."""
+
+    merge: Merge
+    prompts: tuple[str, ...]
+    negative_prompt: str
+    steps: int
+    scorer: str
+
+    def rows(self, prompt: str) -> int: ...
+
+
+class Strip(Trials, Protocol):
+    """A preview of a merge, at each of the ``points`` of alpha."""
+
+    points: tuple[float | None, ...]
+
+
+class Search(Trials, Protocol):
+    """A search for the best alphas."""
+
+    seeds: int
+    trials: int
+
+
+def check_merge(
+    request: Merge, limits: Limits, allowed_models: Collection[str], allowed_loras: Collection[str] = ()
+) -> None:
     """Raises one PolicyError. Strangers merge the small built-in models only: results stay on this disk."""
-    problems = list(_merge_problems(request, allowed_models)) if limits.listed_models_only else []
-    if problems:
-        raise PolicyError(" ".join(f"{field}: {words}." for field, words in problems), field=problems[0][0])
+    _refuse(_merge_problems(request, allowed_models) if limits.listed_models_only else ())
+
+
+def check_strip(
+    request: Strip, limits: Limits, allowed_models: Collection[str], allowed_loras: Collection[str] = ()
+) -> None:
+    """Raises one PolicyError for a preview: ``check_merge``'s rules, and limits on what is drawn."""
+    pictures = len(set(request.merge.models)) + len(request.points)
+    _refuse(_trial_problems(request, limits, allowed_models, pictures, "alphas"))
+
+
+def check_search(
+    request: Search, limits: Limits, allowed_models: Collection[str], allowed_loras: Collection[str] = ()
+) -> None:
+    """Raises one PolicyError for a search: ``check_merge``'s rules, and limits on what is drawn."""
+    problems = [*_above("trials", request.trials, limits.max_trials)]
+    problems += _trial_problems(request, limits, allowed_models, request.trials * request.seeds, "trials")
+    _refuse(problems)
+
+
+def _refuse(problems: Iterable[tuple[str, str]]) -> None:
+    """One PolicyError with every problem, if there is any; its field is the first one's."""
+    found = list(problems)
+    if found:
+        raise PolicyError(" ".join(f"{field}: {words}." for field, words in found), field=found[0][0])
 
 
 def check_upload(path: Path, limits: Limits, *, field: str = "picture") -> tuple[int, int]:
@@ -133,8 +179,7 @@ def _illusion_problems(request: Illusion, limits: Limits, allowed_models: Collec
         yield "upscale", f"pictures of at most {limits.max_size:,} pixels are allowed here, these would have {side:,}"
     yield from _above("candidates", request.candidates, limits.max_candidates)
     for name, prompt in _prompts(request):
-        if len(prompt) > limits.max_prompt:
-            yield name, f"at most {limits.max_prompt} characters are allowed here, got {len(prompt):,}; shorten it"
+        yield from _too_long(name, prompt, limits)
     yield from _search_problems(request, limits)
 
 
@@ -186,10 +231,39 @@ def _merge_problems(request: Merge, allowed_models: Collection[str]) -> Iterator
             yield f"parts.{part}", "no file can be named in a studio that strangers visit"
 
 
+def _trial_problems(
+    request: Trials, limits: Limits, allowed_models: Collection[str], times: int, field: str
+) -> Iterator[tuple[str, str]]:
+    """``times``: how often each prompt is drawn, which ``field`` decides."""
+    if limits.listed_models_only:
+        yield from ((f"merge.{name}", words) for name, words in _merge_problems(request.merge, allowed_models))
+        if request.scorer not in (SCORER, ""):
+            yield "scorer", _unlisted(request.scorer, [SCORER])
+    yield from _above("steps", request.steps, limits.max_steps)
+    for name, prompt in (*((f"prompts.{i}", text) for i, text in enumerate(request.prompts)), _negative(request)):
+        yield from _too_long(name, prompt, limits)
+    cost = times * request.steps * sum(map(request.rows, request.prompts))
+    if cost > limits.max_evaluations:
+        yield (
+            field,
+            f"{times} pictures of {len(request.prompts)} prompts in {request.steps} steps are {cost:,} evaluations, "
+            f"and at most {limits.max_evaluations:,} are allowed here; lower steps or {field}",
+        )
+
+
 def _prompts(request: Illusion) -> Iterator[tuple[str, str]]:
     yield from ((f"prompts.{index}", prompt) for index, prompt in enumerate(request.prompts))
     yield from ((f"partners.{index}", prompt) for index, prompt in enumerate(request.partners))
-    yield "negative_prompt", request.negative_prompt
+    yield _negative(request)
+
+
+def _negative(request: Illusion | Trials) -> tuple[str, str]:
+    return "negative_prompt", request.negative_prompt
+
+
+def _too_long(field: str, prompt: str, limits: Limits) -> Iterator[tuple[str, str]]:
+    if len(prompt) > limits.max_prompt:
+        yield field, f"at most {limits.max_prompt} characters are allowed here, got {len(prompt):,}; shorten it"
 
 
 def _above(field: str, value: int, most: int) -> Iterator[tuple[str, str]]:

@@ -21,7 +21,7 @@ from studio.errors import StudioError
 
 log = logging.getLogger(__name__)
 
-ENGINE_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+ENGINE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 RUN_NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{16}")
 ANOTHERS_FOR = 900.0  # seconds
 NEW, PARTIAL, TRASH = ".new-", ".partial", ".trash"

@@ -96,6 +96,24 @@ ENGINES: tuple[Engine, ...] = (
         preflight="studio.merging.preflight",
         allow=policy.check_merge,
     ),
+    Engine(
+        name="merge-strip",
+        title="Preview",
+        about="a merge drawn beside its checkpoints, at one alpha or more, before anything is saved",
+        request="studio.merging.trials_request:StripRequest",
+        run="studio.merging.strip:run",
+        preflight="studio.merging.trials_preflight",
+        allow=policy.check_strip,
+    ),
+    Engine(
+        name="merge-search",
+        title="Search",
+        about="the alpha, or the alphas of all blocks, whose merge draws what a scorer reads best",
+        request="studio.merging.trials_request:SearchRequest",
+        run="studio.merging.search:run",
+        preflight="studio.merging.trials_preflight",
+        allow=policy.check_search,
+    ),
 )
 
 # Seconds per evaluation before anything was measured here: two CPU cores.

@@ -59,6 +59,7 @@ TORCH_FREE = (
 TORCH_LATE = ("progress", "imaging", "workbench", "__main__", "models.refs", "illusions.request", "illusions.preflight")
 TORCH_LATE += ("training.dataset", "training.buckets", "training.edits")
 TORCH_LATE += ("merging.request", "merging.preflight", "merging.fit", "merging.recipe", "models.streams")
+TORCH_LATE += ("merging.trials_request", "merging.trials_preflight")
 TORCH = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
 
 ENVIRONMENT = ("environ", "environb", "getenv", "putenv", "unsetenv")

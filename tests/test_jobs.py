@@ -204,6 +204,38 @@ def test_cancel_after_the_last_step_keeps_nothing(runner):
     assert files(until(runner, job_id, "cancelled").folder) == ["job.json", "request.json"]
 
 
+def test_what_was_finished_before_a_stop_is_kept_where_the_engine_says_so(runner):
+    gate = Gate()
+
+    def work(on_step):
+        try:
+            return gate(on_step)
+        except Cancelled:
+            raise Cancelled(kept=Result("three trials")) from None
+
+    job_id = submit(runner, work)
+    gate.go(3)
+    assert runner.cancel(job_id, "ann")
+    gate.go()
+    kept = until(runner, job_id, "done")
+    assert (kept.step, kept.summary["text"], kept.reason) == (3, "out.txt", "")
+    assert (kept.folder / "out.txt").read_text() == "three trials"
+    until(runner, submit(runner, made), "done")
+
+
+def test_what_a_stop_kept_fails_like_any_result_when_it_cannot_be_written(runner):
+    class Broken:
+        def save(self, folder):
+            raise ViewError("picture: too large; choose a smaller size.", field="picture")
+
+    def work(on_step):
+        raise Cancelled(kept=Broken())
+
+    failed = until(runner, submit(runner, work), "failed")
+    assert failed.error.field == "picture"
+    assert files(failed.folder) == ["job.json", "request.json"]
+
+
 def test_cancel_of_a_finished_job_changes_nothing(runner):
     job_id = submit(runner, made)
     done = until(runner, job_id, "done")
@@ -337,7 +369,7 @@ def test_one_owner_cannot_fill_the_queue(root):
     runner.close()
 
 
-@pytest.mark.parametrize("engine", ["../x", "Illusion", "", "a/b", "a" * 40, ".trash"])
+@pytest.mark.parametrize("engine", ["../x", "Illusion", "", "a/b", "a" * 40, ".trash", "-x", "a.b"])
 def test_an_engine_name_never_becomes_a_path(runner, root, engine):
     with pytest.raises(RequestError):
         runner.submit(made, engine=engine, title="", owner="ann", request={})

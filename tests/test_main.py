@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from studio.__main__ import ProgressLine, main, read_request_file
-from studio.errors import RequestError
+from studio.errors import Cancelled, RequestError
 from studio.imaging import write_png
 from studio.progress import Step
+from studio.workbench import Engine
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESET = ROOT / "presets" / "illusion" / "fox-penguin.json"
@@ -171,6 +172,21 @@ def test_ctrl_c_ends_with_130_and_says_what_was_kept(tmp_path):
     assert "Traceback" not in err
     assert out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_keeps_what_an_engine_had_finished_and_still_ends_with_130(tmp_path, capsys, monkeypatch):
+    class Kept:
+        def save(self, folder):
+            (folder / "trial-1.png").write_text("")
+            return {"notes": ["Stopped after 1 of 9 trials; these were kept."]}
+
+    def run(request, models, *, on_step):
+        raise Cancelled(kept=Kept())
+
+    monkeypatch.setattr(Engine, "run_function", lambda engine: run)
+    assert main(["merge-search", "--set", "trials=9", "--out", str(tmp_path), "--device", "cpu"]) == 130
+    assert "Stopped after 1 of 9 trials" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"trial-1.png", "result.json", "request.json"}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], [], ["illusion"], ["illusion", PRESET, "--set", "steps=0"]])

@@ -42,12 +42,13 @@ def test_every_preset_file_is_one_that_is_listed():
     assert len(list((Settings().presets / "illusion").glob("*.json"))) == len(SHIPPED)
 
 
-def test_a_preset_is_saved_under_its_title_and_loaded_again(tmp_path):
+@pytest.mark.parametrize("engine", ["illusion", "merge-strip"])
+def test_a_preset_is_saved_under_its_title_and_loaded_again(tmp_path, engine):
     content = PresetFile(title="Größe & Fox!", description="d", request={"seed": 3})
-    saved = save(tmp_path, "illusion", content)
-    assert (saved.engine, saved.slug, saved.request, saved.picture) == ("illusion", "groe-fox", {"seed": 3}, None)
-    assert load(tmp_path, "illusion", "groe-fox") == saved
-    assert list_presets(tmp_path, "illusion") == (saved,)
+    saved = save(tmp_path, engine, content)
+    assert (saved.engine, saved.slug, saved.request, saved.picture) == (engine, "groe-fox", {"seed": 3}, None)
+    assert load(tmp_path, engine, "groe-fox") == saved
+    assert list_presets(tmp_path, engine) == (saved,)
 
 
 def test_a_preset_is_never_overwritten(tmp_path):

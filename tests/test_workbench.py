@@ -170,6 +170,26 @@ def test_a_shared_studio_queues_only_so_many_jobs_of_one_visitor(shared):
         shared.cancel(snapshot.id, ANN)
 
 
+@pytest.mark.parametrize("profile", ["local", "shared"])
+@pytest.mark.parametrize("engine", [engine.name for engine in module.ENGINES])
+def test_every_engine_takes_its_default_request_in_every_profile(tmp_path, profile, engine):
+    bench = Workbench(Settings(outputs=tmp_path, device="cpu", offline=True, profile=profile))
+    assert bench.request(engine, {}) == engine_named(engine).request_class()()
+    bench.close()
+
+
+def test_a_merge_is_previewed_estimated_and_drawn_again_from_its_picture(bench):
+    data = {"steps": 1, "seed": 5, "alphas": [0.25]}
+    request = bench.request("merge-strip", data)
+    guess = bench.estimate(request, "merge-strip")
+    assert (guess.evaluations, guess.seconds) == (4, pytest.approx(4 * module.FIRST_RATES["builtin:emoji"]))
+    done = until_over(bench, bench.submit("merge-strip", data, ANN))
+    assert (done.status, done.summary["evaluations"]) == ("done", 4)
+    assert done.folder.parent.name == "merge-strip"
+    restored = bench.restore(done.folder / "merge-0-0.png")
+    assert (restored["engine"], restored["seed"], restored["request"]["merge"]["alpha"]) == ("merge-strip", 5, 0.25)
+
+
 def test_history_is_there_after_a_restart(bench, tmp_path):
     done = until_over(bench, bench.submit("illusion", SMALL, ANN))
     bench.close()

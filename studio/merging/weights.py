@@ -38,12 +38,12 @@ class Fault:
 class Readers(dict[Path, Reader]):
     """One open reader for each file, opened when it is first needed."""
 
-    def __init__(self, tick: Callable[[], None]) -> None:
+    def __init__(self, tick: Callable[[], None], *, hashed: bool = True) -> None:
         super().__init__()
-        self._tick = tick
+        self._tick, self._hashed = tick, hashed
 
     def __missing__(self, path: Path) -> Reader:
-        self[path] = Reader(path, self._tick)
+        self[path] = Reader(path, self._tick, hashed=self._hashed)
         return self[path]
 
     def numbers(self, entry: Entry, first: int, count: int) -> bytearray:
@@ -52,9 +52,9 @@ class Readers(dict[Path, Reader]):
 
 
 @contextmanager
-def readers(tick: Callable[[], None] = lambda: None) -> Iterator[Readers]:
+def readers(tick: Callable[[], None] = lambda: None, *, hashed: bool = True) -> Iterator[Readers]:
     """Readers that are closed when the block ends."""
-    opened = Readers(tick)
+    opened = Readers(tick, hashed=hashed)
     with ExitStack() as stack:
         stack.callback(lambda: [reader.close() for reader in opened.values()])
         yield opened

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, PRXTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
 from torch import nn
 from transformers import (
@@ -15,6 +16,7 @@ from transformers import (
     CLIPModel,
     CLIPTextModel,
     CLIPTextModelWithProjection,
+    PreTrainedModel,
     Qwen3VLTextModel,
     T5EncoderModel,
 )
@@ -23,6 +25,7 @@ from studio.devices import autoencoder_dtype
 from studio.errors import ModelFileError, ModelNotFoundError
 from studio.models import files, memory
 from studio.models.clip import CLIP_MEAN, CLIP_STD, ClipScorer
+from studio.models.given import Given, Tensors
 from studio.models.networks import Network, StableDiffusion
 from studio.models.prx import PRXPixel
 from studio.models.sd3 import StableDiffusion3
@@ -63,13 +66,20 @@ READERS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
+EARLY_NAMES = ((".to_q.", ".query."), (".to_k.", ".key."), (".to_v.", ".value."), (".to_out.0.", ".proj_attn."))
 
-def load_pipeline(name: str, folder: Path, device: torch.device, dtype: torch.dtype) -> Network:
-    """A diffusers folder of one of ``files.LAYOUTS``, checked file by file before anything is loaded."""
+
+def load_pipeline(
+    name: str, folder: Path, device: torch.device, dtype: torch.dtype, given: Given | None = None
+) -> Network:
+    """A diffusers folder of one of ``files.LAYOUTS``, checked file by file before anything is loaded.
+
+    With ``given`` only configs and tokenizers are the folder's: the weights are those that it gives.
+    """
     pipeline = files.check_pipeline(folder)
     layout = files.LAYOUTS[pipeline]
     parts = {
-        part: _module(name, folder / part, READERS[pipeline][part], device, dtype)
+        part: _module(name, folder / part, READERS[pipeline][part], device, dtype, given)
         for part in files.parts_there(folder, layout)
     }
     parts |= {part: _tokenizer(folder / part) for part in files.tokenizers_there(folder, layout)}
@@ -83,10 +93,12 @@ def load_pipeline(name: str, folder: Path, device: torch.device, dtype: torch.dt
     return family(name, parts, scheduler, folder)
 
 
-def part_bytes(folder: Path, dtype: torch.dtype) -> dict[str, int]:
+def part_bytes(folder: Path, dtype: torch.dtype, given: Given | None = None) -> dict[str, int]:
     """Bytes of each part of a diffusers folder once it is loaded, from its headers; raises as ``load_pipeline``."""
     parts = files.parts_there(folder, files.LAYOUTS[files.check_pipeline(folder)])
     itemsizes = {part: _dtype(folder / part, dtype).itemsize for part in parts}
+    if given is not None:
+        return {part: memory.part_bytes(given.header, itemsizes[part], f"{part}/") for part in parts}
     return {
         part: sum(
             memory.part_bytes(files.read_header(path), itemsizes[part]) for path in files.check_weights(folder / part)
@@ -111,17 +123,43 @@ def load_stable_diffusion(name: str, folder: Path, device: torch.device, dtype: 
     return network
 
 
-def _module(name: str, folder: Path, reader: Any, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    variant = files.variant_in(folder)
+def _module(
+    name: str, folder: Path, reader: Any, device: torch.device, dtype: torch.dtype, given: Given | None = None
+) -> nn.Module:
     try:
-        module = reader.from_pretrained(
-            folder, dtype=_dtype(folder, dtype), use_safetensors=True, local_files_only=True, variant=variant
-        )
+        if given is None:
+            module = reader.from_pretrained(
+                folder,
+                dtype=_dtype(folder, dtype),
+                use_safetensors=True,
+                local_files_only=True,
+                variant=files.variant_in(folder),
+            )
+        else:
+            module = _filled(folder, reader, given.part(folder.name), device, _dtype(folder, dtype))
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelFileError(
             f"{name}: its {folder.name} cannot be loaded ({_first_line(error)}).", field="model"
         ) from error
     return module.to(device).eval().requires_grad_(False)
+
+
+def _filled(folder: Path, reader: Any, tensors: Tensors, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """What ``reader.from_pretrained`` makes of a folder whose file holds ``tensors``, which are used up."""
+    if issubclass(reader, PreTrainedModel):
+        config = reader.config_class.from_pretrained(folder, local_files_only=True)
+        return reader.from_pretrained(None, config=config, state_dict=tensors, dtype=dtype)
+    with init_empty_weights():
+        module = reader.from_config(reader.load_config(folder, local_files_only=True))
+    names = {new: new if new in tensors else _early_name(new) for new in module.state_dict()}
+    wanted = {new: tensors.pop(name).to(device, dtype) for new, name in names.items()}
+    module.load_state_dict(wanted, assign=True)
+    return nn.Module.to(module, dtype)  # diffusers' own warns of modules to keep in float32, of which these have none
+
+
+def _early_name(name: str) -> str:
+    """What a weight of an autoencoder's attention was called before diffusers 0.15, as SD 1.5's folder has it."""
+    return next((name.replace(new, old) for new, old in EARLY_NAMES if new in name), name)
 
 
 def load_clip(name: str, folder: Path, device: torch.device) -> ClipScorer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,16 @@ from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders import single_file_utils as convert
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from studio.devices import autoencoder_dtype, seeded_noise
 from studio.errors import ModelFileError
 from studio.models import files, headers, lora_files, memory
 from studio.models.bpe import END, clip_tokenizer
+from studio.models.given import Given, Tensors
 from studio.models.networks import Network, Prediction, StableDiffusion
 from studio.models.sdxl import StableDiffusionXL
-
-Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -106,15 +105,20 @@ FAMILIES: Mapping[str, Family] = {
 def load(name: str, path: Path, configs: Path, device: torch.device, dtype: torch.dtype) -> Network:
     """The checkpoint at ``path``. Everything that can be wrong with it is found in its header, before it is read."""
     header, notes = files.read_header_and_notes(path)
-    family_name, modules = _modules(path.name, header, configs)
+    return build(Given(name, path, header, notes, lambda keys: _read(path, keys)), configs, device, dtype)
+
+
+def build(given: Given, configs: Path, device: torch.device, dtype: torch.dtype) -> Network:
+    """``load`` for tensors that need not lie in a file; each part's are asked for at once."""
+    family_name, modules = _modules(given.path.name, given.header, configs)
     family, folder = FAMILIES[family_name], configs / family_name
     for part in family.parts:
-        tensors = _read(path, [key for key in header if key.startswith(part.prefix)])
+        tensors = given.read([key for key in given.header if key.startswith(part.prefix)])
         _fill(part, modules[part.name], tensors, device, _dtype(part, dtype))
     merges = configs / "clip" / "merges.txt"
     tokenizers = {part: clip_tokenizer(merges, pad) for part, pad in family.pads.items()}
-    said = noise(header, notes)
-    network = family.network(name, modules | tokenizers, _config(folder, "scheduler") | said, None)
+    said = noise(given.header, given.notes)
+    network = family.network(given.name, modules | tokenizers, _config(folder, "scheduler") | said, None)
     if family_name == "sd2":
         _settle(network, said.get("prediction_type") or measured_prediction(network))
     return network
@@ -126,10 +130,14 @@ def shapes(path: Path, configs: Path) -> lora_files.Shapes:
     return lora_files.shapes_of({name: module for name, module in modules.items() if name != VAE.name})
 
 
-def part_bytes(path: Path, configs: Path, dtype: torch.dtype) -> dict[str, int]:
-    """Bytes of each part of the checkpoint once it is loaded, from its header; raises as ``load`` does."""
-    header = files.read_header(path)
-    parts = FAMILIES[headers.family_of(path.name, header, widths(configs))].parts
+def check(given: Given, configs: Path) -> None:
+    """Raises ModelFileError as ``build`` does, before a tensor is asked for."""
+    _modules(given.path.name, given.header, configs)
+
+
+def part_bytes(name: str, header: files.Header, configs: Path, dtype: torch.dtype) -> dict[str, int]:
+    """Bytes of each part of a checkpoint once it is loaded, from its header; raises as ``load`` does."""
+    parts = FAMILIES[headers.family_of(name, header, widths(configs))].parts
     return {part.name: memory.part_bytes(header, _dtype(part, dtype).itemsize, part.prefix) for part in parts}
 
 
@@ -208,7 +216,7 @@ def _check(name: str, part: Part, module: nn.Module, header: files.Header) -> No
         )
 
 
-def _read(path: Path, keys: list[str]) -> Tensors:
+def _read(path: Path, keys: Sequence[str]) -> Tensors:
     try:
         with safe_open(path, "pt") as file:
             return {key: file.get_tensor(key) for key in keys}

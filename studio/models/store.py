@@ -16,10 +16,11 @@ import torch
 
 from studio.devices import free_memory, is_out_of_memory, memory_budget, pick_device, pick_dtype, release, total_memory
 from studio.errors import ModelError, OutOfMemoryError
-from studio.models import loading, memory, single_file
+from studio.models import files, loading, memory, single_file
 from studio.models.adapters import Attached, attach
 from studio.models.clip import ClipScorer
 from studio.models.compiling import CompiledForward
+from studio.models.given import Given
 from studio.models.networks import Network
 from studio.models.refs import Ref, resolve
 from studio.models.residence import Residence
@@ -136,20 +137,22 @@ class ModelStore:
                 self._loaded.move_to_end(name)
                 return self._loaded[name]
         ref = resolve(name, self.assets, self.models_dir)
-        try:
-            model = self._load(ref)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            error.with_traceback(None)
-            model = None
-        if model is None:
-            self.evict_idle()
-            model = self._load(ref)
+        model = self._fitted(lambda: self._load(ref))
         with self._changed:
             self._loaded[name] = model
         self._evict_until(self.budget)
         return model
+
+    def _fitted(self, load: Callable[[], T]) -> T:
+        """``load()``; where memory runs out, once more with every idle model gone."""
+        try:
+            return load()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            error.with_traceback(None)
+        self.evict_idle()
+        return load()
 
     def _load(self, ref: Ref) -> Model:
         path = loading.hub_folder(ref.name, offline=self.offline) if ref.path is None else ref.path
@@ -158,7 +161,8 @@ class ModelStore:
             return loading.load_clip(ref.name, path, self.device)
         configs = self.assets / "configs"
         if ref.kind == "file":
-            place = self._place(path.name, single_file.part_bytes(path, configs, self.dtype))
+            parts = single_file.part_bytes(path.name, files.read_header(path), configs, self.dtype)
+            place = self._place(path.name, parts)
             return self._settled(single_file.load(ref.name, path, configs, place, self.dtype))
         place = self._place(ref.name, loading.part_bytes(path, self.dtype))
         return self._settled(loading.load_pipeline(ref.name, path, place, self.dtype))
@@ -211,6 +215,32 @@ class ModelStore:
             return work(model)
 
         return self.with_model(name, checked)
+
+    def given_bytes(self, given: Given) -> dict[str, int]:
+        """Bytes of each part once it is loaded, no tensor asked for; ModelFileError where they make no model."""
+        if given.is_folder:
+            return loading.part_bytes(given.path, self.dtype, given)
+        configs = self.assets / "configs"
+        single_file.check(given, configs)
+        return single_file.part_bytes(given.path.name, given.header, configs, self.dtype)
+
+    def given(self, given: Given, work: Callable[[Network], T]) -> T:
+        """``work`` with a network of tensors that need not lie in a file; it is kept no longer than that."""
+        parts = self.given_bytes(given)
+        room = self.budget - sum(parts.values())
+        if self.bytes_used() > room:
+            self._evict_until(room)
+
+        def build() -> Network:
+            place = self._place(given.name, parts)
+            if given.is_folder:
+                return self._settled(loading.load_pipeline(given.name, given.path, place, self.dtype, given))
+            return self._settled(single_file.build(given, self.assets / "configs", place, self.dtype))
+
+        try:
+            return work(self._fitted(build))
+        finally:
+            release(self.device)
 
     def scorer(self, name: str, work: Callable[[ClipScorer], T]) -> T:
         """``with_model`` for a CLIP model; refuses anything else by name."""

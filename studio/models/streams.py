@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,14 +61,15 @@ def entries_of(path: Path, header: Header) -> dict[str, Entry]:
 class Reader:
     """One file, open until ``close``. Its SHA-256 comes from the bytes that are read, as far as they come in order.
 
-    ``tick`` is called between pieces of whatever must be read for the hash alone, so that a stop is never far.
+    ``tick`` is called between pieces of whatever must be read for the hash alone, so that a stop is never far. Without
+    ``hashed`` nothing is read but what is asked for, in any order, and there is no ``sha256``.
     """
 
-    def __init__(self, path: Path, tick: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, path: Path, tick: Callable[[], None] = lambda: None, *, hashed: bool = True) -> None:
         self.path, self._tick = path, tick
         self._file = path.open("rb", buffering=0)
         self._state = self._look()
-        self._hash, self._hashed = Hashing(), 0
+        self._hash, self._hashed = Hashing(), 0 if hashed else sys.maxsize
 
     def read(self, start: int, size: int) -> bytearray:
         """``size`` bytes from ``start`` on, in memory of their own."""
@@ -80,6 +82,8 @@ class Reader:
 
     def sha256(self) -> str:
         """Of the whole file; raises ModelFileError when it changed since it was opened."""
+        if self._hashed == sys.maxsize:
+            raise ValueError(f"{self.path.name} was opened without a hash")
         self._hash_up_to(self._state[0])
         self.check()
         return self._hash.hexdigest()

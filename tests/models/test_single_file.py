@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import shutil
 
@@ -21,80 +20,24 @@ from studio.models.networks import StableDiffusion
 from studio.models.refs import list_loras, list_models, resolve
 from studio.models.sdxl import StableDiffusionXL
 from studio.models.store import ModelStore
-from tests import ldm
+from tests import single_files
+from tests.single_files import FAMILIES, build, renamed
 
 CPU = torch.device("cpu")
-FAMILIES = ("sd1", "sd2", "sdxl")
-PREFIXES = {
-    "sd1": {"text_encoder": (ldm.clip, "cond_stage_model.transformer.")},
-    "sd2": {"text_encoder": (ldm.open_clip, "cond_stage_model.model.")},
-    "sdxl": {
-        "text_encoder": (ldm.clip, "conditioner.embedders.0.transformer."),
-        "text_encoder_2": (ldm.open_clip, "conditioner.embedders.1.model."),
-    },
-}
-TINY_TEXT = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2}
-TINY = {
-    "unet": {"layers_per_block": 1, "norm_num_groups": 4, "attention_head_dim": 2, "sample_size": 12},
-    "vae": {
-        "block_out_channels": [8, 8],
-        "down_block_types": ["DownEncoderBlock2D"] * 2,
-        "up_block_types": ["UpDecoderBlock2D"] * 2,
-        "norm_num_groups": 4,
-        "layers_per_block": 1,
-    },
-    "text_encoder": {**TINY_TEXT, "projection_dim": 16},
-    "text_encoder_2": {**TINY_TEXT, "projection_dim": 24, "hidden_size": 24, "intermediate_size": 48},
-}
-CONTEXT = {"sd1": 16, "sd2": 24, "sdxl": 16 + 24}
 
 
 @pytest.fixture(scope="module")
 def small_assets(assets, tmp_path_factory):
-    """The shipped assets with every architecture of ``configs`` made tiny; all else about it stays."""
-    root = tmp_path_factory.mktemp("assets")
-    (root / "models").symlink_to(assets / "models")
-    shutil.copytree(assets / "configs", root / "configs")
-    for family in FAMILIES:
-        for part, changes in TINY.items():
-            path = root / "configs" / family / f"{part}.json"
-            if path.exists():
-                config = json.loads(path.read_text(encoding="utf-8"))
-                path.write_text(json.dumps(config | changes | _fitting(family, part, config)), encoding="utf-8")
-    return root
-
-
-def _fitting(family, part, config):
-    if part == "text_encoder" and family == "sd2":
-        return {"hidden_size": 24, "intermediate_size": 48}
-    if part != "unet":
-        return {}
-    widths = [8, 16, 16, 16][: len(config["block_out_channels"])]
-    changes = {"block_out_channels": widths, "cross_attention_dim": CONTEXT[family]}
-    if family == "sdxl":
-        changes |= {"addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 6 * 8 + 24}
-        changes |= {"transformer_layers_per_block": [1, 1, 2]}
-    return changes
+    return single_files.small_assets(assets, tmp_path_factory.mktemp("assets"))
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def checkpoint(request, small_assets, tmp_path_factory):
     """(family, its modules with random weights, the path of the one file that they were saved in)."""
-    torch.manual_seed(0)
-    modules = {
-        part.name: part.build(single_file._config(small_assets / "configs" / request.param, part.name))
-        for part in single_file.FAMILIES[request.param].parts
-    }
+    modules = build(request.param, small_assets)
     path = tmp_path_factory.mktemp("checkpoints") / "a name that says nothing.safetensors"
     save_file({key: value.contiguous().clone() for key, value in renamed(request.param, modules).items()}, path)
     return request.param, modules, path
-
-
-def renamed(family, modules):
-    tensors = ldm.unet(modules["unet"]) | ldm.vae(modules["vae"])
-    for part, (written, prefix) in PREFIXES[family].items():
-        tensors |= written(modules[part], prefix)
-    return tensors
 
 
 def test_a_checkpoint_loads_back_equal(checkpoint, small_assets):
