@@ -6,6 +6,7 @@ the disk carry the SHA-256 of their tensors; a damaged one is made anew.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -105,7 +106,8 @@ class Cache:
             fresh.write_bytes(save(value, {SEAL: _digest(value)}))
             fresh.replace(path)
         except OSError as error:
-            fresh.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                fresh.unlink()
             words = error.strerror or str(error)
             raise StudioError(f"The cache cannot be written ({words}); make room or keep it in memory.") from error
 

@@ -44,8 +44,9 @@ def read_dataset(
     pictures, problems = _pictures(files, limits)
     if any(problem.fatal for problem in problems):
         return Dataset((), tuple(problems), root)
-    found = layouts.find_captions(pictures, files, limits)
-    examples, more = _examples(pictures, root, limits, on_step)
+    folder = root.name if root.is_dir() and root == source else ""
+    found = layouts.find_captions(pictures, files, limits, folder)
+    examples, more = _examples(pictures, folder, limits, on_step)
     examples = [dataclasses.replace(example, found=found.by_name.get(example.name)) for example in examples]
     whole = Dataset(tuple(examples), (*problems, *found.problems, *more, *_about(examples)), root)
     return edited(whole, edits, trigger=trigger, template=template)
@@ -90,7 +91,7 @@ def _pictures(files: Sequence[File], limits: Limits) -> tuple[list[File], list[P
 
 
 def _examples(
-    pictures: Sequence[File], root: Path, limits: Limits, on_step: OnStep
+    pictures: Sequence[File], folder: str, limits: Limits, on_step: OnStep
 ) -> tuple[list[Example], list[Problem]]:
     """What can be read, in the order of names, without captions."""
     examples: list[Example] = []
@@ -98,7 +99,7 @@ def _examples(
     prints: list[Print] = []
     for index, file in enumerate(pictures):
         on_step(Step(index, len(pictures), note="Looking at the pictures"))
-        repeats = layouts.folder_words(file, root.name)[0]
+        repeats = layouts.folder_words(file, folder)[0]
         if not 1 <= repeats <= layouts.MAX_REPEATS:
             what = f"lies in a folder of {repeats:,} repeats, so it is left out; name it 1_... to 1000_..."
             problems.append(Problem(file.name, what, kind="left_out"))

@@ -28,10 +28,10 @@ class Captions:
     problems: tuple[Problem, ...]
 
 
-def find_captions(pictures: Sequence[File], files: Sequence[File], limits: Limits) -> Captions:
+def find_captions(pictures: Sequence[File], files: Sequence[File], limits: Limits, root: str = "") -> Captions:
     """Captions of the pictures among all files of a set. A sidecar counts more than metadata, that than a folder."""
     problems: list[Problem] = []
-    found = {picture.name: folder_words(picture)[1] for picture in pictures}
+    found = {picture.name: folder_words(picture, root)[1] for picture in pictures}
     for file in files:
         if file.name.rpartition("/")[2] == METADATA:
             found |= _metadata(file, {picture.name for picture in pictures}, problems)

@@ -24,7 +24,7 @@ UPRIGHT = (None, 1)  # what EXIF's orientation says of a picture that lies as it
 ORIENTATION = 0x0112
 GROUND = (255, 255, 255)  # what shows through where a picture is transparent
 DAMAGE = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError)
-DAMAGE += (struct.error, zlib.error)
+DAMAGE += (struct.error, zlib.error, RuntimeError)  # the last is what AVIF's decoder raises
 
 
 class PictureError(RequestError):

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tests.training.sets import save_set
+from tests.training.asked import save_set
 
 
 @pytest.fixture(scope="session")

@@ -1,32 +1,39 @@
-"""Small sets of pictures to train on, and requests for them."""
+"""Small sets of pictures for tests: every picture another, so that none looks like a copy."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
-from studio.models.store import ModelStore
-from studio.training.request import TrainRequest
+
+def picture(seed: int = 0, size: tuple[int, int] = (64, 48), mode: str = "RGB") -> Image.Image:
+    """Smooth colours that differ from seed to seed."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3)).astype(np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).convert(mode)
 
 
-def save_set(folder: Path, count: int = 4, side: int = 32) -> Path:
-    """Pictures of plain colours with captions beside them, no two alike."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for index in range(count):
-        picture = Image.new("RGB", (side, side), (40 + 50 * (index % 4), 200 - 30 * (index // 4), 90))
-        picture.paste((255, 255, 0), (2 * index, 3, 2 * index + 9, 20 + index))
-        picture.save(folder / f"picture-{index}.png")
-        (folder / f"picture-{index}.txt").write_text("a red fox" if index % 2 else "a blue penguin", encoding="utf-8")
+def encoded(image: Image.Image, kind: str = "PNG", **settings) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **settings)
+    return buffer.getvalue()
+
+
+def write_set(folder: Path, files: dict[str, object]) -> Path:
+    """Files by name: a seed becomes a picture, text and bytes are written as they are."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, int):
+            picture(content).save(path)
+        elif isinstance(content, str):
+            path.write_text(content, encoding="utf-8")
+        else:
+            path.write_bytes(content)
     return folder
 
 
-def asked(data: Path, **changes: object) -> TrainRequest:
-    """A short training of the tiny model."""
-    settings = {"model": "tiny", "steps": 2, "learning_rate": 1e-2, "validation_share": 0.0, "checkpoint_every": 1000}
-    return TrainRequest(data=str(data), **settings | changes)
-
-
-def store_of(assets: Path, folder: Path) -> ModelStore:
-    """A store that calls the pipeline in ``folder`` by its name."""
-    return ModelStore(assets, folder.parent, device="cpu")
+def kinds(dataset) -> list[str]:
+    return [problem.kind for problem in dataset.problems]

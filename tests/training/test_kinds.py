@@ -16,7 +16,7 @@ from studio.training.engine import Training
 from studio.training.injecting import injected
 from studio.training.kinds import KINDS
 from studio.training.preflight import check
-from tests.training.sets import asked
+from tests.training.asked import asked
 
 OPTIONS = {"locon": {"conv_rank": 3, "conv_alpha": 5.0}, "oft": {"block_size": 4}, "boft": {"block_size": 4}}
 

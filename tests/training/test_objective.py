@@ -11,7 +11,7 @@ import torch
 from studio.errors import RequestError
 from studio.sampling import clean_estimate
 from studio.training.objective import Objective, losses, offset
-from tests.training.sets import asked
+from tests.training.asked import asked
 
 CLEAN, NOISE = torch.full((1, 1, 1, 1), 2.0), torch.full((1, 1, 1, 1), -1.0)
 

@@ -15,7 +15,7 @@ from studio.training.plan import split
 from studio.training.preflight import OPTIMIZERS, check, planned, planned_for, seconds
 from studio.training.request import TrainRequest
 from studio.training.schedules import SCHEDULES, factor
-from tests.training.sets import asked
+from tests.training.asked import asked
 
 
 def refusal(**changes) -> RequestError:
