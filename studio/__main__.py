@@ -109,7 +109,7 @@ def _run(engine: Engine, request: BaseModel, settings: Settings, folder: Path) -
     _make(folder)
     try:
         try:
-            result = engine.run_function()(request, make_store(settings), on_step=progress)
+            result = engine.start(request, make_store(settings), progress, folder)
         except Cancelled as stop:  # Ctrl+C, and the engine keeps what it had finished
             result, code = stop.kept, 130
         summary = runs.keep(folder, result)

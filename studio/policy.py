@@ -146,6 +146,20 @@ def check_search(
     _refuse(problems)
 
 
+class Train(Protocol):
+    """What these rules look at of a request to train."""
+
+    data: str
+
+
+def check_train(
+    request: Train, limits: Limits, allowed_models: Collection[str], allowed_loras: Collection[str] = ()
+) -> None:
+    """Raises PolicyError: a training reads folders by name and holds the machine for long, so strangers start none."""
+    if limits.listed_models_only:
+        _refuse([("data", "nothing can be trained in a studio that strangers visit; run your own")])
+
+
 def _refuse(problems: Iterable[tuple[str, str]]) -> None:
     """One PolicyError with every problem, if there is any; its field is the first one's."""
     found = list(problems)

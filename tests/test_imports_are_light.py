@@ -22,6 +22,7 @@ LIGHT = (
     "studio.merging.preflight",
     "studio.merging.recipe",
     "studio.training.dataset",
+    "studio.training.preflight",
     "studio.training.buckets",
     "app",
 )

@@ -45,7 +45,7 @@ def run(
     """Train as ``request`` says. ``folder``: the run's, for checkpoints and all that must outlast this process.
 
     Raises StudioError for pictures, settings or checkpoints that cannot be used. What ``on_step`` raises stops the
-    run; Cancelled or KeyboardInterrupt after the first step gives back what was learned so far.
+    run; after the first step ``Cancelled.kept`` then holds what was learned, and with a ``folder`` resume goes on.
     """
     check(request)
     on_step(Step(0, request.steps, note="Reading the pictures"))
@@ -139,10 +139,13 @@ class Training:
                 denoiser.enable_gradient_checkpointing()
             try:
                 stopped = self._learn()
-                return self._result(stopped)
+                result = self._result(stopped)
             finally:
                 if self.request.gradient_checkpointing:
                     denoiser.disable_gradient_checkpointing()
+        if stopped:
+            raise Cancelled(kept=result)
+        return result
 
     def _learn(self) -> bool:
         """Step by step; whether it was stopped. A stop between two steps is a checkpoint as well."""

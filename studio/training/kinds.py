@@ -106,7 +106,11 @@ KINDS: Mapping[str, Kind] = {
             ranked=False,
             low_rank=False,
             factored=False,
-            layers=("attention", "cross_attention", "linear"),  # PEFT's turn of a 3 x 3 convolution begins as no identity
+            layers=(
+                "attention",
+                "cross_attention",
+                "linear",
+            ),  # of a 3 x 3 convolution PEFT's begins as no identity
             options=Blocks,
         ),
         Kind(
