@@ -11,8 +11,8 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from studio.devices import PeakMemory
-from studio.errors import Cancelled, RequestError
+from studio.devices import PeakMemory, is_out_of_memory
+from studio.errors import Cancelled, OutOfMemoryError, RequestError
 from studio.models.networks import Network
 from studio.models.store import ModelStore
 from studio.progress import OnStep, Step, ignore
@@ -28,9 +28,9 @@ from studio.training.loop import Loop, Point, worn
 from studio.training.notes import notes, recipe
 from studio.training.objective import Objective
 from studio.training.plan import Plan, split
-from studio.training.preflight import check, file_name, kind_of, planned
+from studio.training.preflight import check, data_place, file_name, kind_of, planned
 from studio.training.records import Dataset
-from studio.training.request import TrainRequest
+from studio.training.request import ROWS_PER_PICTURE, TrainRequest
 from studio.training.result import TrainResult
 
 # What may differ between a run and the one that goes on from it: nothing that the weights depend on.
@@ -49,7 +49,7 @@ def run(
     """
     check(request)
     on_step(Step(0, request.steps, note="Reading the pictures"))
-    dataset = read_dataset(Path(request.data).expanduser(), trigger=request.trigger, template=request.template)
+    dataset = read_dataset(data_place(request.data, models.assets), trigger=request.trigger, template=request.template)
     dataset.check()
     if request.method == "dreambooth":
         whole = tuple(replace(example, caption=request.instance_prompt) for example in dataset.examples)
@@ -110,7 +110,6 @@ class Training:
         self.plan: Plan = planned(request, pictures, self.feed.batches, len(kept))
         self.journal = Journal(folder, {**recipe(request), "seed": request.seed})
         self.name = file_name(request)
-        self.seconds = 0.0
 
     def run(self, earlier: State | None) -> TrainResult:
         self.peak = PeakMemory(self.network.device)
@@ -134,6 +133,8 @@ class Training:
             self.loop = Loop(self.request, self.network, self.learner, self.feed, objective, self.plan.steps)
             if earlier is not None:
                 self.loop.restore(earlier)
+                self._checkpoint()  # from now on this run's folder is enough
+            self.rows_before = self.loop.rows
             denoiser = self.network.denoiser
             if self.request.gradient_checkpointing:
                 denoiser.enable_gradient_checkpointing()
@@ -162,6 +163,15 @@ class Training:
             if isinstance(stop, Cancelled):  # Ctrl+C may have come in the middle of a step
                 self._checkpoint()
             return True
+        except (RuntimeError, MemoryError) as error:
+            # Before the first step the store makes room and tries again; later that would be from the beginning.
+            if not (is_out_of_memory(error) and self.loop.step):
+                raise
+            raise OutOfMemoryError(
+                f"Memory ran out after step {self.loop.step}: lower batch_size or resolution, or set "
+                "gradient_checkpointing; the checkpoints are kept.",
+                field="batch_size",
+            ) from None
         self._checkpoint()
         return False
 
@@ -205,7 +215,7 @@ class Training:
             self.loop.step,
             self.plan.steps,
             note=note,
-            evaluations=3 * self.loop.rows,
+            evaluations=ROWS_PER_PICTURE * self.loop.rows,
             pictures=None if latest is None else lambda: latest,
             labels=self.request.sample_prompts,
         )
@@ -218,7 +228,7 @@ class Training:
         if measured is not None:
             said.append(f"validation {measured:.4f}")
         passed = time.perf_counter() - self.begun
-        said.append(f"{self.loop.rows / passed:.1f} pictures/s")
+        said.append(f"{(self.loop.rows - self.rows_before) / passed:.1f} pictures/s")
         return ", ".join(said)
 
     def _preparing(self, step: Step) -> None:
@@ -265,7 +275,7 @@ class Training:
             journal=self.journal,
             said=self._said(stopped),
             seconds=time.perf_counter() - self.begun,
-            rows=3 * loop.rows,
+            rows=ROWS_PER_PICTURE * (loop.rows - self.rows_before),
             stopped=stopped,
             peak_memory=self.peak.bytes,
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import torch
 from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from studio.models.lora_names import kohya_name
 from studio.models.streams import Writer, order
@@ -144,21 +143,10 @@ def _alpha(layer: BaseTunerLayer) -> Tensor:
 
 def _difference(layer: BaseTunerLayer) -> Tensor:
     """What the adapter changes in the layer's weight, in float32, by PEFT's own merging of a copy."""
-    with _unhooked(layer):
-        twin = copy.deepcopy(layer).float()
+    twin = copy.deepcopy(layer).float()
     before = twin.get_base_layer().weight.detach().clone()
     twin.merge(safe_merge=True, adapter_names=[NAME])
     return twin.get_base_layer().weight - before
-
-
-@contextmanager
-def _unhooked(layer: nn.Module) -> Iterator[None]:
-    """Without hooks, which belong to a residence and cannot be copied."""
-    hooks, layer._forward_pre_hooks = layer._forward_pre_hooks, type(layer._forward_pre_hooks)()
-    try:
-        yield
-    finally:
-        layer._forward_pre_hooks = hooks
 
 
 def _loadable(config: PeftConfig) -> PeftConfig:

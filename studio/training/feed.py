@@ -5,7 +5,7 @@ Nothing here remembers where it stands, so that a run that goes on after a stop 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from studio.errors import RequestError
 from studio.models.networks import Conditions, Network
 from studio.progress import OnStep
 from studio.training.buckets import Crop, CropRules, batch_count, batches, crop, nearest_bucket
-from studio.training.cache import Cache, LatentCache, PromptCache
+from studio.training.cache import Cache, LatentCache, PromptCache, Tensors
 from studio.training.captions import CaptionRules, drawn
 from studio.training.preflight import shapes_for
 from studio.training.records import Example
@@ -30,7 +30,7 @@ POSTERIOR = 11  # what the noise of the autoencoder's Gaussian is for: see ``dev
 class Afresh(Cache):
     """No cache: every value is made anew whenever it is asked for."""
 
-    def get(self, key, make):  # noqa: ANN001, ANN201 (as Cache.get)
+    def get(self, key: str, make: Callable[[], Tensors]) -> Tensors:
         return {name: tensor.detach().cpu() for name, tensor in make().items()}
 
 

@@ -7,22 +7,23 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from studio.errors import RequestError, shortened
+from studio.errors import RequestError, UnknownNameError, shortened
+from studio.models.refs import BUILTIN
 from studio.training.buckets import Size, batch_count, bucket_sizes, nearest_bucket, step_for
 from studio.training.kinds import KINDS, Kind, Options
 from studio.training.plan import Plan, split
 from studio.training.records import Example
-from studio.training.request import TrainRequest
+from studio.training.request import ROWS_PER_PICTURE, TrainRequest
 
 if TYPE_CHECKING:
     from studio.settings import Settings
 
 LONGEST = 14 * 24 * 3600.0  # seconds that a run may be expected to take
-BACKWARD = 2  # passes that going back through the network is worth
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,8 @@ def check(request: TrainRequest, settings: Settings | None = None) -> None:
 
 
 def evaluations(request: TrainRequest) -> int:
-    """Rows of the network, one that is trained on counting three; of ``epochs`` one picture each is known of."""
-    each = request.batch_size * request.accumulation * (2 if request.has_prior else 1)
-    steps = request.steps if request.epochs is None else request.epochs
-    samples = len(request.sample_prompts) * (1 + steps // request.sample_every) * 2 * request.sample_steps
-    return (1 + BACKWARD) * steps * each + samples
+    """What the job counts as, in rows of the network."""
+    return request.evaluations
 
 
 def headline(request: TrainRequest) -> str:
@@ -119,8 +117,7 @@ def shapes_for(request: TrainRequest, size: int, factor: int) -> tuple[Size, ...
 
 def seconds(request: TrainRequest, steps: int, rate: float) -> float:
     """What ``steps`` take at ``rate`` seconds per row; RequestError for what nobody will wait for."""
-    each = request.batch_size * request.accumulation * (2 if request.has_prior else 1)
-    found = (1 + BACKWARD) * steps * each * rate
+    found = ROWS_PER_PICTURE * steps * request.batch_rows * rate
     if found > LONGEST:
         raise RequestError(
             f"steps: {steps:,} steps would take about {found / 86400:.0f} days here; lower steps, batch_size or "
@@ -128,6 +125,16 @@ def seconds(request: TrainRequest, steps: int, rate: float) -> float:
             field="steps",
         )
     return found
+
+
+def data_place(name: str, assets: Path) -> Path:
+    """Where a request's pictures lie: ``builtin:x`` among the assets, anything else as it is."""
+    if not name.startswith(BUILTIN):
+        return Path(name).expanduser()
+    known = sorted(BUILTIN + folder.name for folder in (assets / "datasets").glob("*") if folder.is_dir())
+    if name not in known:
+        raise UnknownNameError("built-in set", name, known or ["none is here"], field="data")
+    return assets / "datasets" / name.removeprefix(BUILTIN)
 
 
 def kind_of(request: TrainRequest) -> Kind:

@@ -14,6 +14,7 @@ KindName = Literal["lora", "rslora", "dora", "locon", "loha", "lokr", "oft", "bo
 Schedule = Literal["constant", "linear", "cosine", "cosine_restarts", "polynomial"]
 OptimizerName = Literal["adamw", "adafactor", "prodigy", "adamw8bit"]
 Prompt = Annotated[str, Field(min_length=1, max_length=400)]
+ROWS_PER_PICTURE = 3  # one forward, and going back is worth two
 
 
 class TrainRequest(BaseModel):
@@ -25,7 +26,10 @@ class TrainRequest(BaseModel):
         "builtin:emoji", min_length=1, max_length=300, description="The model that learns: as in Illusions."
     )
     data: str = Field(
-        min_length=1, max_length=1000, description="A folder or a .zip with pictures and, for text_to_image, captions."
+        "builtin:mascot",
+        min_length=1,
+        max_length=1000,
+        description="A folder or a .zip with pictures and captions, or a built-in set.",
     )
     method: Method = Field(
         "text_to_image",
@@ -131,6 +135,18 @@ class TrainRequest(BaseModel):
     def scale(self) -> float:
         """Alpha, the rank where none is given."""
         return float(self.rank) if self.alpha is None else self.alpha
+
+    @property
+    def batch_rows(self) -> int:
+        """Pictures that the network sees for one step."""
+        return self.batch_size * self.accumulation * (2 if self.has_prior else 1)
+
+    @property
+    def evaluations(self) -> int:
+        """Rows of the network, one that is trained on counting three; of ``epochs`` one step each is known of."""
+        steps = self.steps if self.epochs is None else self.epochs
+        drawn = len(self.sample_prompts) * (1 + steps // self.sample_every) + self.class_pictures
+        return ROWS_PER_PICTURE * steps * self.batch_rows + 2 * drawn * self.sample_steps
 
     @property
     def has_prior(self) -> bool:

@@ -31,7 +31,7 @@ class TrainResult:
     journal: Journal
     said: tuple[str, ...]
     seconds: float
-    rows: int
+    rows: int  # of the network, since it began or went on
     stopped: bool
     peak_memory: int
 

@@ -21,7 +21,7 @@ def save_set(folder: Path, count: int = 4, side: int = 32) -> Path:
     return folder
 
 
-def asked(data: Path, **changes: object) -> TrainRequest:
+def asked(data: Path | str, **changes: object) -> TrainRequest:
     """A short training of the tiny model."""
     settings = {"model": "tiny", "steps": 2, "learning_rate": 1e-2, "validation_share": 0.0, "checkpoint_every": 1000}
     return TrainRequest(data=str(data), **settings | changes)

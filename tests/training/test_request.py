@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from studio import requests
-from studio.errors import RequestError
+from studio.errors import RequestError, UnknownNameError
 from studio.training import preflight
 from studio.training.buckets import batch_count, batches
 from studio.training.plan import split
@@ -57,9 +58,24 @@ def test_what_cannot_be_is_a_sentence_with_its_field(changes, field, words):
     assert str(error).endswith((".", "?"))
 
 
-def test_data_is_needed():
-    with pytest.raises(RequestError, match="data: is needed"):
-        requests.parse(TrainRequest, {})
+def test_a_built_in_set_is_found_by_name_and_a_wrong_one_suggests_the_nearest(tmp_path):
+    (tmp_path / "datasets" / "mascot").mkdir(parents=True)
+    assert preflight.data_place("builtin:mascot", tmp_path) == tmp_path / "datasets" / "mascot"
+    assert preflight.data_place("some/folder", tmp_path) == Path("some/folder")
+    for name in ("builtin:mascto", "builtin:../../etc"):
+        with pytest.raises(UnknownNameError) as refused:
+            preflight.data_place(name, tmp_path)
+        assert refused.value.field == "data"
+
+
+def test_a_run_counts_every_row_of_the_network():
+    assert asked("x", steps=10, batch_size=2, accumulation=3).evaluations == 3 * 10 * 6
+    drawn = asked("x", steps=10, sample_prompts=("a", "b"), sample_every=5, sample_steps=4)
+    assert drawn.evaluations == 30 + 2 * 2 * 3 * 4
+    both = asked(
+        "x", steps=10, method="dreambooth", instance_prompt="a", class_prompt="b", class_pictures=3, sample_steps=4
+    )
+    assert both.evaluations == 2 * 30 + 2 * 3 * 4
 
 
 def test_an_optimiser_that_is_not_installed_names_its_package_and_those_that_are(monkeypatch):
