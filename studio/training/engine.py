@@ -110,6 +110,7 @@ class Training:
         self.plan: Plan = planned(request, pictures, self.feed.batches, len(kept))
         self.journal = Journal(folder, {**recipe(request), "seed": request.seed})
         self.name = file_name(request)
+        self.saved = -1  # the step of the last checkpoint
 
     def run(self, earlier: State | None) -> TrainResult:
         self.peak = PeakMemory(self.network.device)
@@ -188,8 +189,9 @@ class Training:
             self._sample()
 
     def _checkpoint(self) -> None:
-        if self.folder is not None:
-            step = self.loop.step
+        step = self.loop.step
+        if self.folder is not None and step != self.saved:
+            self.saved = step
             self.journal.keep(self.loop.state(vars(self.fingerprint)), self._adapter(), self.name, self._notes(step))
 
     def _sample(self) -> None:

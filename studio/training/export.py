@@ -52,13 +52,8 @@ class Adapter:
         return {"kohya": kohya, "peft": f"{name}-peft"}
 
     def save_kohya(self, path: Path, notes: Mapping[str, str]) -> None:
-        """One file, complete or not there; ``modelspec.hash_sha256`` is that of its tensors."""
-        shapes = {key: (NUMBERS, tuple(value.shape)) for key, value in self.kohya.items()}
-        noted = {"format": "pt", **notes, "modelspec.hash_sha256": "0x" + "0" * 64}
-        with Writer(path, {key: shapes[key] for key in order(shapes)}, noted) as out:
-            for key in out.keys:
-                out.write(self.kohya[key].numpy().tobytes())
-            out.annotate(noted | {"modelspec.hash_sha256": f"0x{out.data_sha256()}"})
+        """What every tool reads."""
+        _write(path, self.kohya, notes)
 
     def _save_diffusers(self, path: Path, notes: Mapping[str, str]) -> None:
         """As diffusers' ``save_lora_weights`` does when it is given PEFT's settings, without which alpha is lost."""
@@ -69,7 +64,7 @@ class Adapter:
             for name, value in config.to_dict().items()
         }
         text = json.dumps(settings, indent=2, sort_keys=True)
-        save_file(tensors, path, metadata={"format": "pt", **notes, "lora_adapter_metadata": text})
+        _write(path, tensors, {**notes, "lora_adapter_metadata": text})
 
     def _save_peft(self, folder: Path) -> None:
         """A folder for each part, as ``PeftModel.from_pretrained`` reads it."""
@@ -78,6 +73,16 @@ class Adapter:
             self.configs[part].save_pretrained(folder / part)
             named = {f"base_model.model.{key}": value for key, value in held.items()}
             save_file(named, folder / part / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> None:
+    """One file, complete or not there, the same bytes for the same tensors; ``modelspec.hash_sha256`` is of those."""
+    shapes = {key: (NUMBERS, tuple(value.shape)) for key, value in tensors.items()}
+    noted = {"format": "pt", **notes, "modelspec.hash_sha256": "0x" + "0" * 64}
+    with Writer(path, {key: shapes[key] for key in order(shapes)}, noted) as out:
+        for key in out.keys:
+            out.write(tensors[key].numpy().tobytes())
+        out.annotate(noted | {"modelspec.hash_sha256": f"0x{out.data_sha256()}"})
 
 
 def _diffusers_key(part: str, key: str) -> str:

@@ -33,7 +33,7 @@ def test_caches_in_memory_on_disk_and_none_give_the_same_loss(pictures, tiny_sto
 
 
 def test_a_cache_on_disk_needs_a_folder(pictures, tiny_store):
-    with pytest.raises(RequestError, match="cache: there is no folder"):
+    with pytest.raises(RequestError, match="cache: without a folder for the run"):
         training.run(asked(pictures, cache="disk"), tiny_store)
 
 

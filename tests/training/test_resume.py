@@ -20,6 +20,7 @@ from studio.training.checkpoints import PLACE, State
 from studio.training.kinds import KINDS
 from tests.training.asked import asked, save_set
 
+SILENT = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 6
 RICH = {
@@ -137,7 +138,7 @@ def test_a_machine_that_went_down_costs_no_more_than_the_steps_since_the_last_ch
     request = asked(pictures, **RICH | {"steps": 1000, "checkpoint_every": 2, "validation_share": 0.0})
     (tmp_path / "killed").mkdir()
     arguments = [request.model_dump_json(), str(tiny_store.models_dir), str(tmp_path / "killed")]
-    process = subprocess.Popen([sys.executable, "-c", KILLED, *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-c", KILLED, *arguments], cwd=ROOT, **SILENT)
     place, deadline = tmp_path / "killed" / PLACE, time.monotonic() + 120
     while not checkpoints.listed(place) and time.monotonic() < deadline:
         time.sleep(0.02)
