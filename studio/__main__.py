@@ -70,11 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def read_request_file(path: Path, engine: str) -> dict[str, Any]:
-    """The request in a preset, in a recipe (a PNG's, a merged model's, or as JSON), or bare."""
+    """The request in a preset, in a recipe (a PNG's, a merged or trained model's, or as JSON), or bare."""
     if path.suffix == ".safetensors" or path.is_dir():
-        from studio.merging import recipe
+        from studio.merging import recipe as merged
+        from studio.training import recipe as trained
 
-        return recipe.read(path)["request"]
+        return (trained if engine == "train" else merged).read(path)["request"]
     try:
         with path.open("rb") as file:
             is_png = file.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE

@@ -60,7 +60,7 @@ TORCH_LATE = ("progress", "imaging", "workbench", "__main__", "models.refs", "il
 TORCH_LATE += ("training.dataset", "training.buckets", "training.edits")
 TORCH_LATE += ("merging.request", "merging.preflight", "merging.fit", "merging.recipe", "models.streams")
 TORCH_LATE += ("merging.trials_request", "merging.trials_preflight")
-TORCH_LATE += tuple(f"training.{name}" for name in ("request", "preflight", "kinds", "plan", "schedules"))
+TORCH_LATE += tuple(f"training.{name}" for name in ("request", "preflight", "kinds", "plan", "schedules", "recipe"))
 TORCH = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
 
 ENVIRONMENT = ("environ", "environb", "getenv", "putenv", "unsetenv")

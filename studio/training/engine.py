@@ -25,10 +25,11 @@ from studio.training.feed import Feed, Prior
 from studio.training.injecting import injected
 from studio.training.journal import Journal
 from studio.training.loop import Loop, Point, worn
-from studio.training.notes import notes, recipe
+from studio.training.notes import notes
 from studio.training.objective import Objective
 from studio.training.plan import Plan, split
 from studio.training.preflight import check, data_place, file_name, kind_of, planned
+from studio.training.recipe import recipe
 from studio.training.records import Dataset
 from studio.training.request import ROWS_PER_PICTURE, TrainRequest
 from studio.training.result import TrainResult

@@ -10,11 +10,10 @@ from studio.models.networks import Network
 from studio.training.kinds import KINDS
 from studio.training.plan import Plan
 from studio.training.preflight import headline, options_of
+from studio.training.recipe import KEY, recipe
 from studio.training.records import Example
 from studio.training.request import TrainRequest
 
-KEY, VERSION = "duckrabbit", 1
-NOT_RECORDED = {"resume"}
 # Family -> modelspec.architecture (its part before "/lora") and kohya's ss_base_model_version.
 ARCHITECTURES = {
     "sdxl": ("stable-diffusion-xl-v1-base", "sdxl_base_v1-0"),
@@ -22,11 +21,6 @@ ARCHITECTURES = {
 }
 WIDTH_OF_SD2 = 1024
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
-
-
-def recipe(request: TrainRequest) -> dict[str, object]:
-    """What to do again."""
-    return {"version": VERSION, "engine": "train", "request": request.model_dump(mode="json", exclude=NOT_RECORDED)}
 
 
 def notes(

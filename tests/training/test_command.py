@@ -7,7 +7,9 @@ import threading
 import time
 
 import pytest
+import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from studio import training
 from studio.__main__ import main
@@ -43,10 +45,8 @@ def test_the_command_line_writes_the_adapter_its_curve_and_a_recipe_that_trains_
     with safe_open(tmp_path / "one" / "four.safetensors", "pt") as file:
         recipe = json.loads(file.metadata()["duckrabbit"])
     assert TrainRequest(**recipe["request"]) == request
-    again = tmp_path / "again.json"
-    again.write_text(json.dumps(recipe), encoding="utf-8")
     options = ["--device", "cpu", "--models", str(tiny_store.models_dir)]
-    assert main(["train", str(again), "--out", str(tmp_path / "two"), *options]) == 0
+    assert main(["train", str(tmp_path / "one" / "four.safetensors"), "--out", str(tmp_path / "two"), *options]) == 0
     for name in ("four.safetensors", "four-diffusers.safetensors", "sample-00000002-0.png"):
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
 
@@ -58,6 +58,14 @@ def test_the_command_line_goes_on_in_the_same_folder(pictures, tiny_store, tmp_p
     assert command(request, tmp_path / "one", tiny_store.models_dir, *more) == 0
     assert json.loads((tmp_path / "one" / "result.json").read_text())["steps"] == 3
     assert "step 3 of 3" in capsys.readouterr().err
+
+
+def test_a_file_that_was_not_trained_here_has_no_recipe(tmp_path, capsys):
+    save_file({"a": torch.zeros(1)}, tmp_path / "plain.safetensors")
+    save_file({"a": torch.zeros(1)}, tmp_path / "odd.safetensors", metadata={"duckrabbit": '{"engine": "merge"}'})
+    for name, words in (("plain", "holds no recipe"), ("odd", "is damaged"), ("none", "there is no such file")):
+        assert main(["train", str(tmp_path / f"{name}.safetensors"), "--out", str(tmp_path / "out")]) == 2
+        assert words in capsys.readouterr().err
 
 
 def test_ctrl_c_keeps_what_was_learned_but_makes_no_checkpoint_of_half_a_step(pictures, tiny_store, tmp_path):
