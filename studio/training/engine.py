@@ -49,6 +49,7 @@ def run(
     run; after the first step ``Cancelled.kept`` then holds what was learned, and with a ``folder`` resume goes on.
     """
     check(request)
+    _check_folder(request, folder)
     on_step(Step(0, request.steps, note="Reading the pictures"))
     dataset = read_dataset(data_place(request.data, models.assets), trigger=request.trigger, template=request.template)
     dataset.check()
@@ -62,6 +63,17 @@ def run(
         return Training(request, network, dataset, on_step, folder).run(earlier)
 
     return models.network(request.model, train)
+
+
+def _check_folder(request: TrainRequest, folder: Path | None) -> None:
+    """Hours of work are not written over because somebody forgot a word."""
+    if folder is None or not checkpoints.listed(folder / PLACE):
+        return
+    if not request.resume or Path(request.resume).expanduser().resolve() != folder.resolve():
+        raise RequestError(
+            f"resume: {folder} holds a training already; set resume to it to go on, or choose another folder.",
+            field="resume",
+        )
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,15 @@ def losses(request, store, folder=None):
     return [point.loss for point in training.run(request, store, folder=folder).points]
 
 
+def made(folder):
+    folder.mkdir(parents=True)
+    return folder
+
+
 def test_caches_in_memory_on_disk_and_none_give_the_same_loss(pictures, tiny_store, tmp_path):
     request = asked(pictures, steps=3, batch_size=2, flip=True, crop="random", caption_dropout=0.2)
-    (tmp_path / "runs" / "one").mkdir(parents=True)
     found = {
-        cache: losses(request.model_copy(update={"cache": cache}), tiny_store, tmp_path / "runs" / "one")
+        cache: losses(request.model_copy(update={"cache": cache}), tiny_store, made(tmp_path / "runs" / cache))
         for cache in ("memory", "off", "disk")
     }
     assert found["off"] == pytest.approx(found["memory"], abs=1e-5)

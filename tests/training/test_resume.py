@@ -189,6 +189,16 @@ def test_what_is_no_longer_the_same_run_is_refused_by_its_field(stopped, tiny_st
     assert str(refused.value).startswith(f"{field}: ")
 
 
+def test_a_folder_with_a_training_in_it_is_never_begun_anew(stopped, tiny_store, tmp_path):
+    folder, request = stopped
+    before = sorted(path.name for path in (folder / PLACE).iterdir())
+    for resume in ("", str(tmp_path)):
+        with pytest.raises(RequestError, match="holds a training already") as refused:
+            training.run(request.model_copy(update={"resume": resume}), tiny_store, folder=folder)
+        assert refused.value.field == "resume"
+    assert sorted(path.name for path in (folder / PLACE).iterdir()) == before
+
+
 def test_other_pictures_are_refused(stopped, tiny_store, tmp_path):
     folder, request = stopped
     other = save_set(tmp_path / "other", count=5)
