@@ -166,7 +166,8 @@ class Training:
         """Step by step; whether it was stopped. A stop between two steps is a checkpoint as well."""
         self.begun = time.perf_counter()
         try:
-            if not self.journal.samples:
+            if not self.loop.step:
+                self.loop.validate()
                 self._sample()
             while self.loop.step < self.plan.steps and not self.loop.tired:
                 self._one_step()
@@ -285,6 +286,7 @@ class Training:
             last=self._adapter(),
             best=best,
             best_step=best_step,
+            before=loop.before,
             notes={"last": self._notes(loop.step), "best": self._notes(best_step or loop.step)},
             points=tuple(loop.points),
             journal=self.journal,
@@ -303,7 +305,10 @@ class Training:
         elif loop.tired:
             said.append(f"Ended after step {loop.step}: {loop.worse} validations were no better than the best.")
         if loop.best is not None:
-            said.append(f"The validation loss was least at step {loop.best[0]}: {loop.best[1]:.5f}.")
+            step, least = loop.best
+            said.append(f"The validation loss fell from {loop.before:.5f} to {least:.5f} at step {step}, its least.")
+            if least >= loop.before:
+                said[-1] = f"The validation loss was never below the {loop.before:.5f} that it began with."
         warned = [problem for problem in self.dataset.problems if not problem.fatal]
         if warned:
             first = f"{warned[0].file} {warned[0].what}".strip()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -71,6 +72,7 @@ class Loop:
         self.average = Average(self.parameters, request.ema) if request.ema else None
         self.step, self.rows = 0, 0
         self.points: list[Point] = []
+        self.before: float | None = None  # validation loss before anything was learned
         self.best: tuple[int, float] | None = None  # step and validation loss
         self.best_weights: dict[str, Tensor] = {}
         self.worse = 0  # validations since the best
@@ -95,25 +97,33 @@ class Loop:
         self.points.append(point)
         return point
 
-    def validate(self) -> float | None:
-        """The loss on held-out pictures at fixed noise and levels; notes the best. None where none is held out."""
-        batches = self.feed_fixed()
+    def measure(self) -> float | None:
+        """The loss on held-out pictures at fixed noise and levels, averaged weights in; None where none is held out."""
+        batches = self._fixed()
         if not batches:
             return None
         with self.averaged(), torch.no_grad():
-            found = [
-                self._measured(batch, place, level) for place, batch in enumerate(batches) for level in range(LEVELS)
-            ]
-        value = sum(found) / len(found)
-        self.points[-1:] = [Point(**{**asdict(point), "validation": value}) for point in self.points[-1:]]
+            places = itertools.product(range(len(batches)), range(LEVELS))
+            found = [self._measured(batches[place], place, level) for place, level in places]
+        return sum(found) / len(found)
+
+    def validate(self) -> None:
+        """Measure after a step, and note whether it is the best; before the first one it is what to fall from."""
+        value = self.measure()
+        if not self.points:
+            self.before = value
+        elif value is not None:
+            self.points[-1] = replace(self.points[-1], validation=value)
+            self._compare(value)
+
+    def _compare(self, value: float) -> None:
         if math.isfinite(value) and (self.best is None or value < self.best[1]):
             self.best, self.worse = (self.step, value), 0
             self.best_weights = {name: weight.detach().clone() for name, weight in self.current().items()}
         else:
             self.worse += 1
-        return value
 
-    def feed_fixed(self) -> list[Batch]:
+    def _fixed(self) -> list[Batch]:
         """The held-out pictures; their captions are encoded anew only where text encoders learn."""
         with torch.no_grad():
             return self.feed.fixed()
@@ -150,6 +160,7 @@ class Loop:
             "optimizer": numbers,
             "scaler": None if scaler is None else scaler.state_dict(),
             "points": [asdict(point) for point in self.points],
+            "before": self.before,
             "best": self.best,
             "worse": self.worse,
             "smoothed": [self._sum, self._weight],
@@ -168,6 +179,7 @@ class Loop:
         if self.accelerator.scaler is not None and facts["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(facts["scaler"])
         self.step, self.rows, self.worse = state.step, facts["rows"], facts["worse"]
+        self.before = facts["before"]
         self.points = [Point(**point) for point in facts["points"]]
         self.best = None if facts["best"] is None else (facts["best"][0], facts["best"][1])
         self.best_weights = {name: weight.to(self.network.device) for name, weight in state.held("best").items()}

@@ -26,6 +26,7 @@ class TrainResult:
     last: Adapter
     best: Adapter | None
     best_step: int | None
+    before: float | None  # validation loss at the beginning
     notes: dict[str, dict[str, str]]
     points: tuple[Point, ...]
     journal: Journal
@@ -54,6 +55,7 @@ class TrainResult:
             "epochs": round(last.step * self.plan.accumulation / self.plan.batches, 3),
             "stopped": self.stopped,
             "loss": last.smoothed,
+            "validation_before": self.before,
             "validation": validations.get(max(validations)) if validations else None,
             "best_step": self.best_step,
             "best_validation": validations.get(self.best_step) if self.best_step is not None else None,

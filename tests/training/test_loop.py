@@ -78,18 +78,20 @@ def test_a_loss_that_is_no_number_ends_the_run_within_the_step_and_names_the_pic
 
 def test_validation_is_the_same_whenever_nothing_was_learned(pictures, tiny_store):
     request = asked(pictures, steps=3, learning_rate=1e-12, validation_share=0.25, validate_every=1)
-    values = [point.validation for point in training.run(request, tiny_store).points]
+    result = training.run(request, tiny_store)
+    values = [point.validation for point in result.points]
+    assert values[0] == pytest.approx(result.before, rel=1e-5)
     assert values[0] == pytest.approx(values[1], rel=1e-5) == pytest.approx(values[2], rel=1e-5)
 
 
 def test_it_ends_when_validations_get_no_better(pictures, tiny_store, monkeypatch):
-    values = iter([3.0, 2.0, 2.5, 2.5, 1.0])
+    values = iter([4.0, 3.0, 2.0, 2.5, 2.5, 1.0])
     monkeypatch.setattr(loop.Loop, "_measured", lambda self, batch, place, level: next(values))
     monkeypatch.setattr(loop, "LEVELS", 1)
     request = asked(pictures, steps=9, validation_share=0.25, validate_every=1, patience=2)
     result = training.run(request, tiny_store)
     assert [point.validation for point in result.points] == [3.0, 2.0, 2.5, 2.5]
-    assert result.best_step == 2
+    assert (result.before, result.best_step) == (4.0, 2)
     assert result.best is not None
     short = training.run(asked(pictures, steps=2, validation_share=0.25), tiny_store)
     assert all(torch.equal(value, result.best.kohya[key]) for key, value in short.last.kohya.items())
