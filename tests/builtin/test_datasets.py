@@ -93,8 +93,8 @@ def test_frames_turn_scale_and_shift_what_is_drawn_in_them():
     with sketch.frame((64, 64), 90, (10, 0)), sketch.frame((64, 64), scale=(2, 2)):
         sketch.shape([(70, 63), (72, 63), (72, 65), (70, 65)], (255, 0, 0), line=None)
     # Doubled about (64, 64): (76..80, 62..66); turned clockwise: (62..66, 76..80); shifted: (72..76, 76..80).
-    assert Image.fromarray(np.asarray(sketch.picture())).getbbox() == pytest.approx((72, 76, 76, 80), abs=2)
-    assert np.asarray(sketch.picture())[78, 74].tolist() == [255, 0, 0]
+    drawn = Image.fromarray((np.asarray(sketch.picture())[..., 0] > 127).astype(np.uint8))
+    assert drawn.getbbox() == pytest.approx((72, 76, 76, 80), abs=1)
 
 
 def test_a_curve_goes_through_its_points():
