@@ -76,7 +76,7 @@ def every_thing(font: Path = FONT) -> tuple[Thing, ...]:
     found = []
     for code in (*range(0x2300, 0x2C00), *range(0x1F300, 0x1FAFF)):
         emoji, name = chr(code), unicodedata.name(chr(code), "")
-        if not name or any(word in name for word in left_out) or _sprite(emoji, font) is None:
+        if not name or any(word in name for word in left_out) or sprite(emoji, font) is None:
             continue
         found.append(named.get(emoji, Thing(emoji, name.lower().removesuffix(" face"))))
     return tuple(found)
@@ -100,12 +100,12 @@ def vocabulary(things: tuple[Thing, ...]) -> list[str]:
 
 def render(thing: Thing, rng: np.random.Generator, colour: str | None = None, wobble: Wobble = Wobble()) -> Image.Image:
     """Draw ``thing`` upright on a ground of ``colour`` (random when None), 128 x 128 RGB."""
-    sprite = _sprite(thing.emoji, FONT)
-    if sprite is None:
+    drawn = sprite(thing.emoji, FONT)
+    if drawn is None:
         raise ValueError(f"the font {FONT.name} has no picture for {thing.name!r}")
     shade = np.array(COLOURS[colour or list(COLOURS)[rng.integers(len(COLOURS))]]) + rng.integers(-10, 11, 3)
     ground = Image.new("RGB", (SIZE, SIZE), tuple(int(v) for v in shade.clip(0, 255)))
-    placed = sprite.transform((SIZE, SIZE), Image.Transform.AFFINE, _placement(rng, wobble), Image.Resampling.BICUBIC)
+    placed = drawn.transform((SIZE, SIZE), Image.Transform.AFFINE, _placement(rng, wobble), Image.Resampling.BICUBIC)
     pixels = np.asarray(placed, np.float32)
     mixed = np.asarray(ground, np.float32) * (1 - pixels[..., 3:] / 255) + pixels[..., :3]
     return Image.fromarray(mixed.clip(0, 255).round().astype(np.uint8))
@@ -124,7 +124,7 @@ def _placement(rng: np.random.Generator, wobble: Wobble) -> tuple[float, ...]:
 
 
 @functools.lru_cache(maxsize=2048)
-def _sprite(emoji: str, font: Path) -> Image.Image | None:
+def sprite(emoji: str, font: Path) -> Image.Image | None:
     """The emoji alone as premultiplied RGBa, 128 x 128, or None when the font cannot draw it in colour."""
     face = _font(font)
     left, _top, right, bottom = face.getbbox(emoji)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from studio.training.records import File, Limits, Problem
+from studio.training.records import File, Limits, Problem, clean_name
 
 SIDECARS = (".txt", ".caption")  # the first that is there counts
 METADATA = "metadata.jsonl"
@@ -123,7 +123,7 @@ def _row(line: str) -> tuple[str, str] | None:
     if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
         return None
     text = next((row[key] for key in TEXT_KEYS if isinstance(row.get(key), str)), None)
-    return None if text is None else (row["file_name"].replace("\\", "/"), _one_line(text))
+    return None if text is None else (clean_name(row["file_name"].replace("\\", "/")), _one_line(text))
 
 
 def _metadata_problems(file: File, broken: list[int], lost: list[str]) -> Iterator[Problem]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,6 +158,14 @@ class Dataset:
         """Raises one RequestError with every fatal problem."""
         if self.fatal:
             raise RequestError(f"{FIELD}: {' '.join(_sentences(self.fatal))}", field=FIELD)
+
+
+def clean_name(name: str) -> str:
+    """A file's name as text that can be compared and written: composed (NFC), bytes that are no UTF-8 spelled out.
+
+    macOS takes letters apart ("e" and an accent), and a metadata.jsonl does not.
+    """
+    return unicodedata.normalize("NFC", name.encode("utf-8", "backslashreplace").decode())
 
 
 def _sentences(problems: tuple[Problem, ...]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from studio.errors import RequestError
 from studio.training.archives import list_entries
-from studio.training.records import FIELD, File, Limits
+from studio.training.records import FIELD, File, Limits, clean_name
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"})
 FOREIGN = frozenset({".heic", ".heif", ".jxl", ".jp2", ".svg", ".psd", ".xcf", ".eps", ".pdf", ".ico", ".tga"})
@@ -23,17 +23,15 @@ def list_files(source: Path | Sequence[Path], limits: Limits) -> tuple[tuple[Fil
 
     Raises RequestError with one sentence for a source that cannot be read as a whole.
     """
-    if not isinstance(source, Path):
-        return _listed(list(source), limits)
     try:
-        mode = source.stat().st_mode
-    except OSError:
-        raise RequestError(
-            "There is no such folder or file; choose a folder, a zip or pictures.", field=FIELD
-        ) from None
-    if stat.S_ISDIR(mode):
-        return _sorted(_walked(source, limits.max_files)), source
-    return _listed([source], limits)
+        if isinstance(source, Path) and stat.S_ISDIR(source.stat().st_mode):
+            return _sorted(_walked(source, limits.max_files)), source
+        return _listed([source] if isinstance(source, Path) else list(source), limits)
+    except FileNotFoundError:
+        raise _refused("There is no such folder or file; choose a folder, a zip or pictures.") from None
+    except (OSError, ValueError) as error:  # not allowed, gone meanwhile, or a name that no disk takes
+        words = error.strerror if isinstance(error, OSError) and error.strerror else "its name cannot be used"
+        raise _refused(f"The pictures cannot be listed ({words}); choose another folder or file.") from None
 
 
 def _listed(paths: list[Path], limits: Limits) -> tuple[tuple[File, ...], Path]:
@@ -41,9 +39,7 @@ def _listed(paths: list[Path], limits: Limits) -> tuple[tuple[File, ...], Path]:
         return _sorted(_zipped(paths[0], limits)), paths[0]
     archives = [path for path in paths if path.suffix.lower() in OTHER_ARCHIVES | {".zip"}]
     if archives:
-        raise RequestError(
-            f"{archives[0].name} cannot be read here: give a zip alone, and make one of any other archive.", field=FIELD
-        )
+        raise _refused(f"{archives[0].name} cannot be read here: give a zip alone, and make one of any other archive.")
     return _sorted(_named(paths, limits.max_files)), paths[0].parent if paths else Path()
 
 
@@ -58,7 +54,7 @@ def _walked(root: Path, most: int) -> Iterator[File]:
                 continue
             count += 1
             _check_count(count, most)
-            yield File(path.relative_to(root).as_posix(), path, path.stat().st_size)
+            yield File(clean_name(path.relative_to(root).as_posix()), path, path.stat().st_size)
 
 
 def _zipped(path: Path, limits: Limits) -> Iterator[File]:
@@ -70,7 +66,7 @@ def _zipped(path: Path, limits: Limits) -> Iterator[File]:
     )
     for name, entry in entries:
         if not any(_unseen(part) for part in name.split("/")):
-            yield File(name, path, entry.size, entry)
+            yield File(clean_name(name), path, entry.size, entry)
 
 
 def _named(paths: list[Path], most: int) -> Iterator[File]:
@@ -79,12 +75,12 @@ def _named(paths: list[Path], most: int) -> Iterator[File]:
     seen: dict[str, int] = {}
     for path in paths:
         if not path.is_file():
-            raise RequestError(f"There is no file {path.name}; choose the pictures again.", field=FIELD)
+            raise _refused(f"There is no file {path.name}; choose the pictures again.")
         if _unseen(path.name):
             continue
         count = seen[path.name] = seen.get(path.name, 0) + 1
         name = path.name if count == 1 else f"{path.stem}-{count}{path.suffix}"
-        yield File(name, path, path.stat().st_size)
+        yield File(clean_name(name), path, path.stat().st_size)
 
 
 def _sorted(files: Iterator[File]) -> tuple[File, ...]:
@@ -95,7 +91,11 @@ def _sorted(files: Iterator[File]) -> tuple[File, ...]:
 
 def _check_count(count: int, most: int) -> None:
     if count > most:
-        raise RequestError(f"There are more than {most:,} files; choose the folder of the pictures alone.", field=FIELD)
+        raise _refused(f"There are more than {most:,} files; choose the folder of the pictures alone.")
+
+
+def _refused(message: str) -> RequestError:
+    return RequestError(message, field=FIELD)
 
 
 def _unseen(name: str) -> bool:

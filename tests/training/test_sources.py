@@ -1,3 +1,5 @@
+import json
+import os
 import stat
 import struct
 import warnings
@@ -180,6 +182,28 @@ def test_an_empty_list_is_an_empty_set():
 def test_what_is_not_there_is_refused(tmp_path):
     assert "no such folder" in refused(tmp_path / "gone")
     assert "no file gone.png" in refused([tmp_path / "gone.png"])
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 5000])
+def test_a_name_that_no_disk_takes_is_refused(tmp_path, name):
+    assert "cannot be listed" in refused(tmp_path / name)
+    assert refused([tmp_path / name])
+
+
+def test_names_are_compared_as_people_read_them(tmp_path):
+    apart, composed = "e\u0301te\u0301.png", "\u00e9t\u00e9.png"
+    write_set(tmp_path, {apart: 1, "metadata.jsonl": json.dumps({"file_name": composed, "text": "summer"})})
+    (example,) = read_dataset(tmp_path).examples
+    assert (example.name, example.found) == (composed, "summer")
+    assert load(example).size == (64, 48)
+
+
+def test_a_name_that_is_no_utf8_is_spelled_out(tmp_path):
+    write_set(tmp_path, {os.fsdecode(b"caf\xe9.png"): 1})
+    dataset = read_dataset(tmp_path)
+    assert [example.name for example in dataset.examples] == ["caf\\udce9.png"]
+    assert len(dataset.fingerprint) == 64
+    assert load(dataset.examples[0]).size == (64, 48)
 
 
 def test_a_folder_of_too_many_files_is_refused_without_walking_it_to_the_end(tmp_path):
