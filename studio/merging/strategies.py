@@ -18,6 +18,7 @@ Search = Generator[Point, float, None]
 Array = NDArray[np.float64]
 
 LEAST_STEP = 1 / 256
+DIGITS = 9  # of a coordinate: there and back again is where it was
 LENGTHS, NOISES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6), (1e-6, 1e-3, 3e-2, 0.3)
 LINE = 401  # places that are looked at along one dimension
 DRAWN, AROUND = 768, 256  # places in more of them: anywhere, and near the best one
@@ -48,8 +49,8 @@ def coordinate(space: Space) -> Search:
 
     It goes wherever the score grows; when it grows nowhere, the step is halved, and the search ends when that is tiny.
     """
-    known: dict[Point, float] = {space.start: (yield space.start)}
-    best, step = space.start, 0.5
+    best, step = tuple(round(value, DIGITS) for value in space.start), 0.5
+    known: dict[Point, float] = {best: (yield best)}
     while step >= LEAST_STEP:
         before = best
         for axis in range(space.dimensions):
@@ -158,5 +159,5 @@ def _places(points: Sequence[Point], scores: Sequence[float], draw: np.random.Ge
 
 
 def _moved(point: Point, axis: int, way: float) -> Point:
-    moved = min(1.0, max(0.0, point[axis] + way))
+    moved = round(min(1.0, max(0.0, point[axis] + way)), DIGITS)
     return (*point[:axis], moved, *point[axis + 1 :])

@@ -98,6 +98,12 @@ def test_equal_scores_mean_equal_points_each_tried_but_once_and_inside(strategy,
     assert all(0.0 <= value <= 1.0 for point in points for value in point)
 
 
+def test_a_way_there_and_back_again_is_no_new_place():
+    start = (0.3 - 0.1) / 0.8  # a little less than a quarter
+    points = [point[0] for point, _ in run("coordinate", lambda point: -abs(point[0] - 0.7), Space((start,), 12))]
+    assert len({round(value, 6) for value in points}) == 12
+
+
 def test_another_seed_looks_elsewhere_where_places_are_drawn():
     def last(seed):
         return run("bayes", bump, Space((0.4,) * 5, 6, seed=seed))[-1]
