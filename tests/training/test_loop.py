@@ -85,7 +85,7 @@ def test_validation_is_the_same_whenever_nothing_was_learned(pictures, tiny_stor
 
 
 def test_it_ends_when_validations_get_no_better(pictures, tiny_store, monkeypatch):
-    values = iter([4.0, 3.0, 2.0, 2.5, 2.5, 1.0])
+    values = iter([4.0, 3.0, 2.0, 2.5, 2.5, 1.0, 1.0])
     monkeypatch.setattr(loop.Loop, "_measured", lambda self, batch, place, level: next(values))
     monkeypatch.setattr(loop, "LEVELS", 1)
     request = asked(pictures, steps=9, validation_share=0.25, validate_every=1, patience=2)
