@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -17,11 +16,11 @@ from studio.models.networks import Network
 from studio.models.store import ModelStore
 from studio.progress import OnStep, Step, ignore
 from studio.training import checkpoints, samples
-from studio.training.cache import weights_hash
 from studio.training.checkpoints import PLACE, State
 from studio.training.dataset import read_dataset
 from studio.training.export import Adapter, taken
 from studio.training.feed import Feed, Prior
+from studio.training.fingerprint import Fingerprint
 from studio.training.injecting import injected
 from studio.training.journal import Journal
 from studio.training.loop import Loop, Point, worn
@@ -34,9 +33,6 @@ from studio.training.records import Dataset
 from studio.training.request import ROWS_PER_PICTURE, TrainRequest
 from studio.training.result import TrainResult
 
-# What may differ between a run and the one that goes on from it: nothing that the weights depend on.
-FREE = {"steps", "epochs", "resume", "title", "cache", "patience", "checkpoint_every", "validate_every"}
-FREE |= {"sample_prompts", "sample_every", "sample_steps", "sample_guidance"}
 CLASS_FILE = "class.safetensors"
 
 
@@ -76,35 +72,6 @@ def _check_folder(request: TrainRequest, folder: Path | None) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Fingerprint:
-    """What a run and the one that goes on from it must have in common."""
-
-    settings: Mapping[str, Any]
-    data: str
-    model: str
-
-    def check(self, before: Mapping[str, Any]) -> None:
-        """Raises RequestError that names the first thing that differs."""
-        for name, value in self.settings.items():
-            was = before["settings"].get(name)
-            if was != value:
-                raise RequestError(
-                    f"{name}: was {was!r} in the run to go on from, here it is {value!r}; set it back, or leave "
-                    "resume empty.",
-                    field=name,
-                )
-        if before["data"] != self.data:
-            raise RequestError(
-                "data: pictures or captions changed since the checkpoint; put them back, or leave resume empty.",
-                field="data",
-            )
-        if before["model"] != self.model:
-            raise RequestError(
-                "model: it changed since the checkpoint; put it back as it was, or leave resume empty.", field="model"
-            )
-
-
 class Training:
     """One run on a network that is lent to it."""
 
@@ -129,7 +96,7 @@ class Training:
         self.peak = PeakMemory(self.network.device)
         self.network.residence.settle(False)  # what learns has to stay where it is
         objective = Objective.of(self.network, self.request)
-        self.fingerprint = self._fingerprint()
+        self.fingerprint = Fingerprint.of(self.request, self.dataset, self.network)
         if earlier is not None:
             self.fingerprint.check(earlier.facts["fingerprint"])
             if earlier.step >= self.plan.steps:
@@ -257,12 +224,6 @@ class Training:
 
     def _notes(self, step: int) -> dict[str, str]:
         return notes(self.request, self.network, self.plan, self.feed.examples, step)
-
-    def _fingerprint(self) -> Fingerprint:
-        settings = self.request.model_dump(mode="json", exclude=FREE | {"data"})
-        parts = sorted(self.network.adaptable.items())
-        model = "/".join(f"{name}:{weights_hash(part)}" for name, part in parts)
-        return Fingerprint(settings, self.dataset.fingerprint, model)
 
     def _class_latents(self) -> Tensor:
         """Those of an earlier run of the same request where it kept them."""
