@@ -71,9 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def read_request_file(path: Path, engine: str) -> dict[str, Any]:
-    """The request in a preset, in a recipe (a PNG's, a merged model's, or as JSON), or bare."""
+    """The request in a preset, in a recipe (a PNG's, a merged or trained model's, or as JSON), or bare."""
     if path.suffix == ".safetensors" or os.path.isdir(path):
-        return _merge_recipe(path, engine)
+        return _model_recipe(path, engine)
     try:
         with path.open("rb") as file:
             is_png = file.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE
@@ -89,8 +89,12 @@ def read_request_file(path: Path, engine: str) -> dict[str, Any]:
     return data["request"] if isinstance(data, dict) and isinstance(data.get("request"), dict) else data
 
 
-def _merge_recipe(path: Path, engine: str) -> dict[str, Any]:
-    """The request in a merged model, which is a recipe for the engine merge alone."""
+def _model_recipe(path: Path, engine: str) -> dict[str, Any]:
+    """The request in a merged or a trained model, which is a recipe for the engine that made it alone."""
+    if engine == "train" and not os.path.isdir(path):
+        from studio.training import recipe as trained
+
+        return trained.read(path)["request"]
     if engine != "merge":
         what, fix = "a model", f"to use the model, set {'model' if engine == 'illusion' else 'merge.models'} to it"
         if os.path.isdir(path):
@@ -122,7 +126,7 @@ def _run(engine: Engine, request: BaseModel, settings: Settings, folder: Path) -
     made, earlier = _make(folder), _files(folder)
     try:
         try:
-            result = engine.run_function()(request, make_store(settings), on_step=progress)
+            result = engine.start(request, make_store(settings), progress, folder)
         except Cancelled as stop:  # Ctrl+C, and the engine keeps what it had finished
             result, code = stop.kept, 130
         summary = runs.keep(folder, result)

@@ -28,6 +28,7 @@ from studio.snapshots import JobError, Lane, Snapshot, Status
 log = logging.getLogger(__name__)
 
 Work = Callable[[OnStep], runs.Saveable]
+WorkInFolder = Callable[[OnStep, Path], runs.Saveable]
 
 LANES: tuple[Lane, ...] = ("gpu", "net")
 UNDO_FOR = 600.0  # seconds that a deleted run stays in the trash
@@ -40,7 +41,8 @@ class _Job:
     """What the runner knows beyond the snapshot. Replaced under the runner's lock only."""
 
     snapshot: Snapshot
-    work: Work | None = None
+    work: Work | WorkInFolder | None = None
+    in_folder: bool = False
     preview_px: int = 256
     pace: Pace = field(default_factory=Pace)
     stop: Status | None = None  # how it shall end at its next step
@@ -63,7 +65,7 @@ class Runner:
 
     def submit(
         self,
-        work: Work,
+        work: Work | WorkInFolder,
         *,
         engine: str,
         title: str,
@@ -71,8 +73,12 @@ class Runner:
         request: dict[str, Any],
         lane: Lane = "gpu",
         preview_px: int = 256,
+        in_folder: bool = False,
     ) -> str:
-        """Queue ``work`` and return the job's id. Raises QueueFullError when too many wait already."""
+        """Queue ``work`` and return the job's id. Raises QueueFullError when too many wait already.
+
+        ``in_folder``: the work is told its run's folder too, for what has to outlast a machine that goes down.
+        """
         if not runs.ENGINE_NAME.fullmatch(engine):
             raise RequestError("engine: a name has small letters, digits, _ and - only.", field="engine")
         run_id, created = secrets.token_hex(8), time.time()
@@ -91,7 +97,7 @@ class Runner:
             self._refuse_if_full(owner)
             _create(snapshot)
             # Who submits is about to look, so that the first step already has its preview.
-            job = _Job(snapshot, work, preview_px, Pace(watched=time.monotonic()))
+            job = _Job(snapshot, work, in_folder, preview_px, Pace(watched=time.monotonic()))
             self._jobs[run_id] = job
             self._queues[lane].append(job)
             self._renumber(lane)
@@ -288,7 +294,8 @@ class Runner:
     def _result(self, job: _Job) -> runs.Saveable:
         """What the work returns, or what it had finished when it was stopped, if that is worth keeping."""
         try:
-            result = job.work(partial(self._report, job))
+            report = partial(self._report, job)
+            result = job.work(report, job.snapshot.folder) if job.in_folder else job.work(report)
             self._stop_if_asked(job)
         except Cancelled as stop:
             if stop.kept is None:

@@ -16,6 +16,7 @@ from studio.settings import Settings
 
 SCORER = "builtin:clip"
 BUILTIN = "builtin:"  # small models, whose own size may always be doubled
+LEAST_BETWEEN_CHECKPOINTS = 50  # each leaves a file
 UPLOAD_FORMATS = ("PNG", "JPEG", "WEBP")
 PART_ACTION = re.compile(r"merge|none|[a-h]|-?[0-9.]{1,8}")  # what may become of a part of a merge, but for files
 
@@ -51,6 +52,7 @@ class Limits:
     max_prompt: int = 400
     max_evaluations: int = 50_000
     max_trials: int = 200  # merges that one search draws
+    max_training: int = 10**10  # evaluations, a picture that is trained on counting three
     max_queue: int = 64
     max_queue_per_owner: int = 32
     max_upload_bytes: int = 50 * 1024**2
@@ -68,6 +70,7 @@ SHARED = Limits(
     max_tries=8,
     max_evaluations=2_000,
     max_trials=12,
+    max_training=3_000,
     max_queue=32,
     max_queue_per_owner=4,
     max_upload_bytes=20 * 1024**2,
@@ -145,6 +148,29 @@ def check_search(
     problems = [*_above("trials", request.trials, limits.max_trials)]
     problems += _trial_problems(request, limits, allowed_models, request.trials * request.seeds, "trials")
     _refuse(problems)
+
+
+class Train(Protocol):
+    """What these rules look at of a request to train."""
+
+    model: str
+    data: str
+    epochs: int | None
+    resume: str
+    cache: str
+    resolution: int | None
+    sample_steps: int
+    checkpoint_every: int
+
+    @property
+    def evaluations(self) -> int: ...
+
+
+def check_train(
+    request: Train, limits: Limits, allowed_models: Collection[str], allowed_loras: Collection[str] = ()
+) -> None:
+    """Raises one PolicyError. Strangers train the small built-in models on the built-in sets, and not for long."""
+    _refuse(_train_problems(request, limits, allowed_models))
 
 
 def _refuse(problems: Iterable[tuple[str, str]]) -> None:
@@ -232,6 +258,28 @@ def _merge_problems(request: Merge, allowed_models: Collection[str]) -> Iterator
     for part, action in request.parts.items():
         if not PART_ACTION.fullmatch(action):
             yield f"parts.{part}", "no file can be named in a studio that strangers visit"
+
+
+def _train_problems(request: Train, limits: Limits, allowed_models: Collection[str]) -> Iterator[tuple[str, str]]:
+    if limits.listed_models_only:
+        builtin = [name for name in allowed_models if name.startswith(BUILTIN)]
+        if request.model not in builtin:
+            yield "model", _unlisted(request.model, builtin)
+        if not request.data.startswith(BUILTIN):
+            yield "data", "no folder can be named in a studio that strangers visit; choose a built-in set"
+        for field, free in (("epochs", None), ("resume", ""), ("cache", "memory")):
+            if getattr(request, field) != free:
+                yield field, "cannot be set in a studio that strangers visit; leave it out"
+        if request.checkpoint_every < LEAST_BETWEEN_CHECKPOINTS:
+            yield "checkpoint_every", f"at least {LEAST_BETWEEN_CHECKPOINTS} steps are needed here; give more"
+    yield from _above("resolution", request.resolution or 0, limits.max_size)
+    yield from _above("sample_steps", request.sample_steps, limits.max_steps)
+    if request.evaluations > limits.max_training:
+        yield (
+            "steps",
+            f"this run is worth {request.evaluations:,} evaluations, and at most {limits.max_training:,} are allowed "
+            "here; lower steps, batch_size or samples",
+        )
 
 
 def _trial_problems(

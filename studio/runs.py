@@ -71,6 +71,8 @@ def keep(folder: Path, result: Saveable) -> dict[str, Any]:
         summary = result.save(partial)
         write_json(partial / "result.json", summary)
         for path in sorted(partial.iterdir(), key=lambda path: path.name == "result.json"):
+            if (folder / path.name).is_dir():  # of an earlier result in a folder that a person named
+                shutil.rmtree(folder / path.name)
             path.replace(folder / path.name)  # result.json is the last: with it the run is done
     except OSError as error:
         if error.errno is None:  # not the disk's, such as a picture that PIL cannot encode

@@ -35,6 +35,7 @@ OWNER = re.compile(r"[A-Za-z0-9_-]{16,64}")
 LOCAL_OWNER = "local"
 RATES_SEEN = 5  # finished jobs that a time is estimated from
 ALIKE = ("space", "views", "size", "upscale", "candidates")  # what makes one evaluation dearer than another
+ALIKE += ("adapter", "targets", "text_encoder", "resolution", "batch_size", "gradient_checkpointing")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Engine:
     """One line of the table of engines. Texts like "module:name" are imported when they are needed.
 
     ``allow`` holds a request against the limits; the module ``preflight`` has ``check(request, settings)``,
-    ``evaluations(request)`` and ``headline(request)``; none imports torch, but for a check of adapters.
+    ``evaluations(request)`` and ``headline(request)``; none imports torch, but for a check of adapters. With
+    ``in_folder`` ``run`` is told the run's folder, where it keeps what it goes on from after a stop.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Engine:
     run: str
     preflight: str
     allow: Callable[[Any, policy.Limits, Collection[str], Collection[str]], None]
+    in_folder: bool = False
     lane: Lane = "gpu"
 
     def request_class(self) -> type[BaseModel]:
@@ -67,6 +70,11 @@ class Engine:
 
     def run_function(self) -> Callable[..., Saveable]:
         return _imported(self.run)
+
+    def start(self, request: BaseModel, models: ModelStore, on_step: OnStep, folder: Path | None = None) -> Saveable:
+        """Run it; ``folder``, the run's, is for those that keep something there meanwhile."""
+        place = {"folder": folder} if self.in_folder else {}
+        return self.run_function()(request, models, on_step=on_step, **place)
 
     def check(self, request: BaseModel, settings: Settings | None = None) -> None:
         _imported(f"{self.preflight}:check")(request, settings)
@@ -114,6 +122,16 @@ ENGINES: tuple[Engine, ...] = (
         run="studio.merging.search:run",
         preflight="studio.merging.trials_preflight",
         allow=policy.check_search,
+    ),
+    Engine(
+        name="train",
+        title="Train",
+        about="a LoRA or its kin learned from pictures; stopped at any step it is usable, and goes on later",
+        request="studio.training.request:TrainRequest",
+        run="studio.training.engine:run",
+        preflight="studio.training.preflight",
+        allow=policy.check_train,
+        in_folder=True,
     ),
 )
 
@@ -165,12 +183,13 @@ class Workbench:
         """Check ``data``, queue it, and return the job's id."""
         entry, request, owner = engine_named(engine), self.request(engine, data), self._known(owner)
         return self.jobs.submit(
-            lambda on_step: self._run(entry, request, on_step),
+            lambda on_step, *folder: self._run(entry, request, on_step, *folder),
             engine=entry.name,
             title=entry.headline(request),
             owner=owner,
             request=request.model_dump(mode="json"),
             lane=entry.lane,
+            in_folder=entry.in_folder,
         )
 
     def snapshot(self, job_id: str, owner: str) -> Snapshot | None:
@@ -261,8 +280,8 @@ class Workbench:
             raise RequestError("owner: this browser has no valid token; reload the page.", field="owner")
         return owner
 
-    def _run(self, engine: Engine, request: BaseModel, on_step: OnStep) -> Saveable:
-        return engine.run_function()(request, self._models(), on_step=on_step)
+    def _run(self, engine: Engine, request: BaseModel, on_step: OnStep, *folder: Path) -> Saveable:
+        return engine.start(request, self._models(), on_step, *folder)
 
     def _models(self) -> ModelStore:
         """Called in the gpu lane's one thread only."""

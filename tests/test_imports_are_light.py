@@ -21,6 +21,9 @@ LIGHT = (
     "studio.merging.fit",
     "studio.merging.preflight",
     "studio.merging.recipe",
+    "studio.training.dataset",
+    "studio.training.preflight",
+    "studio.training.buckets",
     "app",
 )
 

@@ -1,4 +1,4 @@
-"""``python -m studio.builtin train|export|measure``: make the built-in models, and measure what ships."""
+"""``python -m studio.builtin train|measure|datasets``: make the built-in models and sets, and measure what ships."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 
-from studio.builtin import autoencoder, card, denoiser, export, ink, measure, measure_ink, scorer
+from studio.builtin import autoencoder, card, datasets, denoiser, export, ink, measure, measure_ink, scorer
 from studio.builtin.loop import Schedule
 from studio.builtin.recipe import RECIPES, Recipe
 
 ASSETS = Path(__file__).parents[2] / "assets" / "models"
+DATASETS = ASSETS.with_name("datasets")
 PARTS = ("autoencoder", "scorer", "denoiser", "decoder", "ink")
 
 
 def main(argv: list[str] | None = None) -> None:
     args = _arguments().parse_args(argv)
+    if args.action == "datasets":
+        datasets.write_all(DATASETS)
+        return
     torch.set_flush_denormal(True)
     if args.action == "measure":
         MEASURE[args.model](args)
@@ -128,7 +132,7 @@ def _schedule(schedule: Schedule, args: argparse.Namespace) -> Schedule:
 
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m studio.builtin", description=__doc__)
-    parser.add_argument("action", choices=("train", "measure"))
+    parser.add_argument("action", choices=("train", "measure", "datasets"))
     parser.add_argument("--part", choices=("all", *PARTS), default="all", help="which of the trainings")
     parser.add_argument("--budget", choices=tuple(RECIPES), default="gpu" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--steps", type=int, help="train to this step instead of the recipe's last")

@@ -77,7 +77,7 @@ def every_thing(font: Path = FONT) -> tuple[Thing, ...]:
     found = []
     for code in (*range(0x2300, 0x2C00), *range(0x1F300, 0x1FAFF)):
         emoji, name = chr(code), unicodedata.name(chr(code), "")
-        if not name or any(word in name for word in left_out) or _sprite(emoji, font) is None:
+        if not name or any(word in name for word in left_out) or sprite(emoji, font) is None:
             continue
         found.append(named.get(emoji, Thing(emoji, name.lower().removesuffix(" face"))))
     return tuple(found)
@@ -123,10 +123,10 @@ EMOJI = Style(render, unnamed=0.0, said=0.5)
 
 def place(thing: Thing, rng: np.random.Generator, wobble: Wobble = Wobble()) -> np.ndarray:
     """``thing`` alone where a rendering has it: premultiplied RGBa, 0 to 255, 128 x 128 x 4."""
-    sprite = _sprite(thing.emoji, FONT)
-    if sprite is None:
+    drawn = sprite(thing.emoji, FONT)
+    if drawn is None:
         raise ValueError(f"the font {FONT.name} has no picture for {thing.name!r}")
-    placed = sprite.transform((SIZE, SIZE), Image.Transform.AFFINE, _placement(rng, wobble), Image.Resampling.BICUBIC)
+    placed = drawn.transform((SIZE, SIZE), Image.Transform.AFFINE, _placement(rng, wobble), Image.Resampling.BICUBIC)
     return np.asarray(placed, np.float32)
 
 
@@ -143,7 +143,7 @@ def _placement(rng: np.random.Generator, wobble: Wobble) -> tuple[float, ...]:
 
 
 @functools.lru_cache(maxsize=2048)
-def _sprite(emoji: str, font: Path) -> Image.Image | None:
+def sprite(emoji: str, font: Path) -> Image.Image | None:
     """The emoji alone as premultiplied RGBa, 128 x 128, or None when the font cannot draw it in colour."""
     face = _font(font)
     left, _top, right, bottom = face.getbbox(emoji)

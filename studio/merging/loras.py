@@ -22,17 +22,11 @@ from studio.merging.request import MergeRequest
 from studio.merging.sources import Source, check_hashes, read_source
 from studio.merging.weights import DTYPES, Readers, as_bytes, readers
 from studio.merging.ziplora import Zipping, check_base
+from studio.models.lora_names import kohya_name
 from studio.models.store import ModelStore
 from studio.models.streams import Writer, check_room, order
 from studio.progress import OnStep, Step
 
-KOHYA = {
-    "unet": "lora_unet",
-    "transformer": "lora_transformer",
-    "text_encoder": "lora_te",
-    "text_encoder_2": "lora_te2",
-    "text_encoder_3": "lora_te3",
-}
 SHOWN = 12  # layers that lose most, in a summary
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -147,12 +141,7 @@ def named(found: Made, names: str, several_encoders: bool, dtype: torch.dtype) -
     if names == "diffusers":
         stem = f"{layer.part}.{layer.dotted}"
         return {f"{stem}.lora_A.weight": down, f"{stem}.lora_B.weight": up}
-    prefix, flat = KOHYA[layer.part], layer.flat
-    if layer.part == "text_encoder" and several_encoders:
-        prefix = "lora_te1"
-    if layer.part in ("text_encoder", "text_encoder_2"):
-        flat = f"text_model_{flat}"
-    stem = f"{prefix}_{flat}"
+    stem = kohya_name(layer.part, layer.flat, several_encoders)
     alpha = torch.tensor(float(rank), dtype=dtype)
     return {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up, f"{stem}.alpha": alpha}
 

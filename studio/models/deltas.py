@@ -39,7 +39,8 @@ def lokr_change(t: Tensors) -> Tensor:
     """The Kronecker product W1 x W2, either of them whole or factored."""
     first = t["lokr_w1"] if "lokr_w1" in t else t["lokr_w1_a"] @ t["lokr_w1_b"]
     second = t["lokr_w2"] if "lokr_w2" in t else _factor(t, "lokr_w2", "lokr_t2")
-    return torch.kron(first.reshape(*first.shape, *[1] * (second.dim() - 2)), second)
+    # A core leaves ``second`` in another order of its dimensions, which kron cannot look at.
+    return torch.kron(first.reshape(*first.shape, *[1] * (second.dim() - 2)), second.contiguous())
 
 
 def _factor(t: Tensors, name: str, core: str) -> Tensor:

@@ -30,6 +30,15 @@ PREFIXES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("", (*DENOISERS, "text_encoder")),
 )
 
+# How kohya begins the names of a part's layers; beside a second encoder the first one is lora_te1.
+KOHYA: Mapping[str, str] = {
+    "unet": "lora_unet",
+    "transformer": "lora_transformer",
+    "text_encoder": "lora_te",
+    "text_encoder_2": "lora_te2",
+    "text_encoder_3": "lora_te3",
+}
+
 # The attention processors of early diffusers named their layers themselves.
 EARLY_NAMES = (
     (r"\.processor\.to_", ".to_"),
@@ -84,6 +93,19 @@ def flattened(name: str) -> str:
     for pattern, new in EARLY_NAMES:
         name = re.sub(pattern, new, name)
     return name.replace(".", "_").removeprefix("base_model_model_").replace("text_model_", "")
+
+
+def kohya_name(part: str, module: str, several_encoders: bool) -> str:
+    """A layer's name in kohya's files: ``module`` by diffusers' name, dotted or flattened already.
+
+    Raises KeyError for a part that no such file holds.
+    """
+    prefix, flat = KOHYA[part], flattened(module)
+    if part == "text_encoder" and several_encoders:
+        prefix = "lora_te1"
+    if part in ("text_encoder", "text_encoder_2"):  # CLIP's layers stood one level deeper in older transformers
+        flat = f"text_model_{flat}"
+    return f"{prefix}_{flat}"
 
 
 def index(shapes: Shapes) -> Index:

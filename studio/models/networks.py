@@ -147,10 +147,18 @@ class Network(ABC):
 
     def encode(self, pictures: Tensor) -> Tensor:
         """Pictures in [-1, 1] (N x 3 x H x W) -> mean latents, unit variance (N x C x H/f x W/f)."""
+        return self.posterior(pictures)[0]
+
+    def posterior(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the pictures' latents, scaled as ``encode``'s, float32.
+
+        Kingma & Welling 2014: latents = mean + deviation * noise.
+        """
         self.residence.bring("vae")
         pictures = pictures.to(self.device, self.vae.dtype)
         moments = with_less(lambda: self.vae.encode(pictures).latent_dist, self._tile, self.device)
-        return (moments.mean.float() - self._shift) * self.vae.config.scaling_factor
+        scale = self.vae.config.scaling_factor
+        return (moments.mean.float() - self._shift) * scale, moments.std.float() * scale
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents -> pictures, clamped to [-1, 1], float32; in tiles where memory is too short for whole ones."""

@@ -6,6 +6,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from studio.models.networks import Conditions, LatentRGB, Network, Prediction, tokenized
@@ -64,8 +65,9 @@ class PRXPixel(Network):
         clean = super().predict(x, t, conditions, adapters)
         return (x.float() - clean) / self._share(t).clamp(min=LEAST_SHARE)
 
-    def encode(self, pictures: Tensor) -> Tensor:
-        return pictures.to(self.device).float()
+    def posterior(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        codes = pictures.to(self.device).float()
+        return codes, torch.zeros_like(codes)
 
     def decode(self, latents: Tensor) -> Tensor:
         return latents.to(self.device).float().clamp(-1, 1)

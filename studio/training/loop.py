@@ -1,0 +1,252 @@
+"""The training loop: passes whose gradients make a step, and everything that a run remembers from step to step."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from torch import Tensor, nn
+
+from studio.devices import derived_seed
+from studio.errors import RequestError, StudioError
+from studio.models.networks import Network
+from studio.training import optimizers
+from studio.training.checkpoints import State
+from studio.training.feed import Batch, Feed
+from studio.training.injecting import Learner
+from studio.training.objective import Objective, losses, offset
+from studio.training.request import TrainRequest
+from studio.training.schedules import factor
+
+NOISE, MEASURE = 12, 13  # what a seed is for: see ``devices.derived_seed``
+LEVELS = 4  # noise levels that every held-out picture is measured at
+MEMORY = 0.95  # how much of the smoothed loss stays from step to step
+
+
+@dataclass(frozen=True)
+class Point:
+    """One step in the curves; ``smoothed`` is the mean of the losses so far, recent ones counting most."""
+
+    step: int
+    loss: float
+    smoothed: float
+    rate: float
+    validation: float | None = None
+
+
+class NonFiniteLossError(StudioError):
+    """The loss is no number any more; the message names the pictures of the pass."""
+
+
+class Average:
+    """Averaged weights (Polyak & Juditsky 1992), younger at the beginning so that they do not remember zeros."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
+        self.decay, self.parameters = decay, parameters
+        self.weights = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+
+    def update(self, step: int) -> None:
+        keep = min(self.decay, step / (step + 10))
+        now = [parameter.detach() for parameter in self.parameters.values()]
+        torch._foreach_lerp_(list(self.weights.values()), now, 1 - keep)
+
+
+class Loop:
+    """One run over an injected adapter. ``step`` counts what is done; ``restore`` goes on from a checkpoint."""
+
+    def __init__(
+        self, request: TrainRequest, network: Network, learner: Learner, feed: Feed, objective: Objective, steps: int
+    ) -> None:
+        self.request, self.network, self.feed, self.objective, self.steps = request, network, feed, objective, steps
+        self.parameters = learner.parameters
+        self.accelerator = accelerator_for(request, network)
+        self.raw = optimizers.make(request, self.parameters)
+        self.optimizer = self.accelerator.prepare(self.raw)
+        self.average = Average(self.parameters, request.ema) if request.ema else None
+        self.step, self.rows = 0, 0
+        self.points: list[Point] = []
+        self.before: float | None = None  # validation loss before anything was learned
+        self.best: tuple[int, float] | None = None  # step and validation loss
+        self.best_weights: dict[str, Tensor] = {}
+        self.worse = 0  # validations since the best
+        self._sum = self._weight = 0.0  # of the smoothed loss
+
+    def advance(self) -> Point:
+        """One step of the optimiser. Raises NonFiniteLossError before the weights are touched."""
+        share = factor(self.request.schedule, self.step, self.steps, self.request.warmup_steps)
+        for group in self.raw.param_groups:
+            group["lr"] = group["rate"] * share
+        passes = self.request.accumulation
+        loss = sum(self._pass(self.step * passes + index) for index in range(passes)) / passes
+        if self.request.max_grad_norm:
+            self.accelerator.clip_grad_norm_(list(self.parameters.values()), self.request.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        if self.average is not None:
+            self.average.update(self.step)
+        self._sum, self._weight = MEMORY * self._sum + loss, MEMORY * self._weight + 1
+        point = Point(self.step, loss, self._sum / self._weight, self.request.learning_rate * share)
+        self.points.append(point)
+        return point
+
+    def measure(self) -> float | None:
+        """The loss on held-out pictures at fixed noise and levels, averaged weights in; None where none is held out."""
+        batches = self._fixed()
+        if not batches:
+            return None
+        with self.averaged(), torch.no_grad():
+            places = itertools.product(range(len(batches)), range(LEVELS))
+            found = [self._measured(batches[place], place, level) for place, level in places]
+        return sum(found) / len(found)
+
+    def validate(self) -> None:
+        """Measure after a step, and note whether it is the best; before the first one it is what to fall from."""
+        value = self.measure()
+        if not self.points:
+            self.before = value
+        elif value is not None:
+            self.points[-1] = replace(self.points[-1], validation=value)
+            self._compare(value)
+
+    def _compare(self, value: float) -> None:
+        if math.isfinite(value) and (self.best is None or value < self.best[1]):
+            self.best, self.worse = (self.step, value), 0
+            self.best_weights = {name: weight.detach().clone() for name, weight in self.current().items()}
+        else:
+            self.worse += 1
+
+    def _fixed(self) -> list[Batch]:
+        """The held-out pictures; their captions are encoded anew only where text encoders learn."""
+        with torch.no_grad():
+            return self.feed.fixed()
+
+    @property
+    def tired(self) -> bool:
+        """Whether so many validations were no better that the run shall end."""
+        return bool(self.request.patience) and self.worse >= self.request.patience
+
+    def current(self) -> dict[str, Tensor]:
+        """The weights that count: averaged ones where there are any."""
+        if self.average is not None:
+            return self.average.weights
+        return {name: parameter.detach() for name, parameter in self.parameters.items()}
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The averaged weights in the network, the trained ones again afterwards."""
+        with worn(self.parameters, self.current()):
+            yield
+
+    def state(self, fingerprint: Mapping[str, Any]) -> State:
+        """Everything that the next step depends on."""
+        tensors = {f"weights/{name}": parameter.detach() for name, parameter in self.parameters.items()}
+        tensors |= {f"best/{name}": weight for name, weight in self.best_weights.items()}
+        if self.average is not None:
+            tensors |= {f"average/{name}": weight for name, weight in self.average.weights.items()}
+        moments, numbers = optimizers.state_of(self.raw)
+        tensors |= {f"optimizer/{name}": value for name, value in moments.items()}
+        scaler = self.accelerator.scaler
+        facts = {
+            "fingerprint": dict(fingerprint),
+            "rows": self.rows,
+            "optimizer": numbers,
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "points": [asdict(point) for point in self.points],
+            "before": self.before,
+            "best": self.best,
+            "worse": self.worse,
+            "smoothed": [self._sum, self._weight],
+        }
+        return State(self.step, tensors, facts)
+
+    def restore(self, state: State) -> None:
+        """Go on from ``state``, which the same request made."""
+        facts = state.facts
+        with torch.no_grad():
+            for name, weight in state.held("weights").items():
+                self.parameters[name].copy_(weight)
+            for name, weight in state.held("average").items() if self.average else ():
+                self.average.weights[name].copy_(weight)
+        optimizers.restore(self.raw, state.held("optimizer"), facts["optimizer"])
+        if self.accelerator.scaler is not None and facts["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(facts["scaler"])
+        self.step, self.rows, self.worse = state.step, facts["rows"], facts["worse"]
+        self.before = facts["before"]
+        self.points = [Point(**point) for point in facts["points"]]
+        self.best = None if facts["best"] is None else (facts["best"][0], facts["best"][1])
+        self.best_weights = {name: weight.to(self.network.device) for name, weight in state.held("best").items()}
+        self._sum, self._weight = facts["smoothed"]
+
+    def _pass(self, index: int) -> float:
+        """Forward and backward of one batch; its loss."""
+        batch, seed = self.feed.batch(index), derived_seed(self.request.seed, NOISE, index)
+        draw = torch.Generator().manual_seed(seed)
+        noise = offset(torch.randn(batch.latents.shape, generator=draw), self.request.noise_offset, draw)
+        loss = self._loss(batch, noise, torch.rand(len(noise), generator=draw))
+        value = loss.item()
+        if not math.isfinite(value):
+            raise NonFiniteLossError(
+                f"The loss is {value} in step {self.step + 1}, in the batch of {', '.join(batch.names[:4])}: lower "
+                "learning_rate, or look at those pictures; the last checkpoint is sound.",
+                field="learning_rate",
+            )
+        self.accelerator.backward(loss / self.request.accumulation)
+        self.rows += len(noise)
+        return value
+
+    def _loss(self, batch: Batch, noise: Tensor, u: Tensor) -> Tensor:
+        """Mean over the pictures, and prior_weight times that over the class's (Ruiz et al. 2022, eq. 2)."""
+        device = self.network.device
+        noised = self.objective.noised(batch.latents.to(device), noise.to(device), self.objective.at(u).to(device))
+        with self.accelerator.autocast():
+            answer = self.network.predict(noised.x, noised.t, batch.conditions, {})
+        each = losses(answer, noised)
+        own = len(each) - batch.prior
+        loss = each[:own].mean()
+        return loss + self.request.prior_weight * each[own:].mean() if batch.prior else loss
+
+    def _measured(self, batch: Batch, place: int, level: int) -> float:
+        """The unweighted loss of a held-out picture, with the same noise at the same level every time."""
+        draw = torch.Generator().manual_seed(derived_seed(self.request.seed, MEASURE, place, level))
+        noise, device = torch.randn(batch.latents.shape, generator=draw), self.network.device
+        u = torch.full((1,), (level + 0.5) / LEVELS)
+        noised = self.objective.noised(batch.latents.to(device), noise.to(device), self.objective.at(u).to(device))
+        with self.accelerator.autocast():
+            answer = self.network.predict(noised.x, noised.t, batch.conditions, {})
+        return (answer.float() - noised.target.float()).square().mean().item()
+
+
+@contextmanager
+def worn(parameters: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Other weights in the place of the parameters' own until the block ends."""
+    own = {name: parameter.data for name, parameter in parameters.items()}
+    try:
+        for name, parameter in parameters.items():
+            parameter.data = weights[name].to(parameter.data)
+        yield
+    finally:
+        for name, parameter in parameters.items():
+            parameter.data = own[name]
+
+
+def accelerator_for(request: TrainRequest, network: Network) -> Accelerator:
+    """Accelerate for the network's device, in the request's precision. Raises RequestError for one that is not there.
+
+    Accelerate keeps one state for a whole process, while a studio trains one thing after the other.
+    """
+    mixed = request.precision
+    if mixed == "auto":
+        mixed = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(network.dtype, "fp32")
+    if mixed == "fp16" and network.device.type == "cpu":
+        raise RequestError("precision: fp16 needs a GPU; choose bf16, fp32 or auto.", field="precision")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    return Accelerator(mixed_precision="no" if mixed == "fp32" else mixed, cpu=network.device.type == "cpu")

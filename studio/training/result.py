@@ -1,0 +1,87 @@
+"""What a training gives back: the adapter at the end and at its best, samples and curves, and the files they become."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from studio.imaging import grid, write_png
+from studio.models.memory import gigabytes
+from studio.training.export import Adapter
+from studio.training.journal import Journal
+from studio.training.loop import Point
+from studio.training.plan import Plan
+from studio.training.preflight import file_name
+from studio.training.request import TrainRequest
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """``best`` is None where the last step is the best, or nothing was held out; ``stopped``: somebody asked it to."""
+
+    request: TrainRequest
+    plan: Plan
+    last: Adapter
+    best: Adapter | None
+    best_step: int | None
+    before: float | None  # validation loss at the beginning
+    notes: dict[str, dict[str, str]]
+    points: tuple[Point, ...]
+    journal: Journal
+    said: tuple[str, ...]
+    seconds: float
+    rows: int  # of the network, since it began or went on
+    stopped: bool
+    peak_memory: int
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Write adapters, samples and curves into ``folder``; returns the summary that goes to result.json."""
+        name = file_name(self.request)
+        files = {"last": self.last.save(folder, name, self.notes["last"])}
+        if self.best is not None:
+            files["best"] = self.best.save(folder, f"{name}-best", self.notes["best"])
+        (folder / "curve.json").write_text(json.dumps([asdict(point) for point in self.points]), encoding="utf-8")
+        last = self.points[-1]
+        validations = {point.step: point.validation for point in self.points if point.validation is not None}
+        return {
+            "output": files["last"]["kohya"],
+            "files": files,
+            "curve": "curve.json",
+            "samples": self._save_samples(folder),
+            "checkpoints": self._checkpoints(validations),
+            "steps": last.step,
+            "epochs": round(last.step * self.plan.accumulation / self.plan.batches, 3),
+            "stopped": self.stopped,
+            "loss": last.smoothed,
+            "validation_before": self.before,
+            "validation": validations.get(max(validations)) if validations else None,
+            "best_step": self.best_step,
+            "best_validation": validations.get(self.best_step) if self.best_step is not None else None,
+            "seconds": round(self.seconds, 3),
+            "evaluations": self.rows,
+            "peak_memory": self.peak_memory,
+            "model": self.request.model,
+            "notes": [*self.said, f"Memory: {gigabytes(self.peak_memory)} at the most."],
+        }
+
+    def _save_samples(self, folder: Path) -> list[dict[str, Any]]:
+        """Pictures by step, and a sheet with a row for every step."""
+        found, recipe = [], self.journal.recipe
+        for step, pictures in sorted(self.journal.samples.items()):
+            names = [f"sample-{step:08d}-{index}.png" for index in range(len(pictures))]
+            for picture, name in zip(pictures, names, strict=True):
+                write_png(picture, folder / name, recipe)
+            found.append({"step": step, "pictures": names})
+        rows = [picture for _, pictures in sorted(self.journal.samples.items()) for picture in pictures]
+        if rows:
+            write_png(grid(rows, columns=len(self.request.sample_prompts)), folder / "samples.png", recipe)
+        return found
+
+    def _checkpoints(self, validations: dict[int, float]) -> list[dict[str, Any]]:
+        """The adapters that lie beside the checkpoints in the run's folder, with what was measured of them."""
+        return [
+            {"step": step, "file": f"training/{name}", "validation": validations.get(step)}
+            for step, name in sorted(self.journal.kept.items())
+        ]

@@ -1,0 +1,50 @@
+"""Pictures of the same prompts from the same noise, drawn with what was learned so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from studio.devices import derived_seed, seeded_noise
+from studio.imaging import to_picture
+from studio.models.networks import Network
+from studio.progress import OnStep, Step, ignore
+from studio.sampling import Upright, build_scheduler, denoise, guidance
+from studio.training.request import TrainRequest
+
+SAMPLE, CLASS = 14, 15  # what a seed is for: see ``devices.derived_seed``
+SCHEDULER = "ddim"
+
+
+def draw(network: Network, request: TrainRequest, say: Callable[[int], None]) -> tuple[Image.Image, ...]:
+    """One picture for each of the request's sample prompts; ``say`` is called at each step and may stop it."""
+    found = []
+    for index, prompt in enumerate(request.sample_prompts):
+        seed = derived_seed(request.seed, SAMPLE, index)
+        latents = latents_of(network, request, prompt, seed, lambda step, index=index: say(index))
+        with torch.inference_mode():
+            found.append(to_picture(network.decode(latents)[0]))
+    return tuple(found)
+
+
+def class_latents(network: Network, request: TrainRequest, on_step: OnStep) -> Tensor:
+    """The request's class pictures as the model draws them (N x C x h x w, on the CPU), never decoded."""
+    found, count = [], request.class_pictures
+    for index in range(count):
+        on_step(Step(index, count, note="Drawing pictures of the class"))
+        found.append(
+            latents_of(network, request, request.class_prompt, derived_seed(request.seed, CLASS, index), ignore).cpu()
+        )
+    return torch.cat(found).clone()
+
+
+def latents_of(network: Network, request: TrainRequest, prompt: str, seed: int, on_step: OnStep) -> Tensor:
+    """Clean codes of one picture (1 x C x h x w) of the size that is trained at."""
+    cells = network.cells(request.resolution)
+    noise = seeded_noise((1, network.channels, cells, cells), seed, network.device)
+    scheduler = build_scheduler(SCHEDULER, network.scheduler_config, request.sample_steps, network.device)
+    terms = guidance(prompt, "", request.sample_guidance, 1.0, Upright())
+    return denoise(network, scheduler, lambda index, sigma: terms, noise, on_step)
