@@ -30,8 +30,8 @@ pretty_name: 40 things as pixel art
 ---
 # pixel
 
-A style to learn: {count} things that the built-in model `builtin:emoji` knows, as pixel art of 24 x 24 cells in at most
-{colours} colours and their darker shades for the outline, each cell 5 x 5 pixels of a 128 x 128 PNG. Captions are in
+A style to learn: {count} things that the built-in model `builtin:emoji` knows, as pixel art of 16 x 16 cells in at most
+{colours} colours and their darker shades for the outline, each cell 8 x 8 pixels of a 128 x 128 PNG. Captions are in
 `metadata.jsonl` (`file_name`, `text`), as `datasets` reads them. The trigger words are **{trigger}**, which are in
 every caption.
 

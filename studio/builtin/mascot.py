@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from studio.builtin import props
-from studio.builtin.sketch import LINE, Colour, Point, Sketch
+from studio.builtin.sketch import Colour, Point, Sketch
 from studio.builtin.world import COLOURS
 
 TRIGGER = "duckrabbit"
@@ -27,11 +27,16 @@ TEAR: Colour = (104, 178, 240)
 HEART: Colour = (226, 52, 78)
 SHADOW = 0.86  # how bright the ground is under the feet
 
+# The head is drawn about HEAD and then grown, the body is pressed down: large features on a large head are what an
+# autoencoder of 16 x 16 cells can carry.
 HEAD: Point = (64, 50)
-SHOULDERS: tuple[Point, Point] = ((50, 79), (78, 79))
+CHIN: Point = (64, 73)
+GROUND: Point = (64, 116)
+HEAD_SCALE, HEAD_DROP = 1.31, 12.0
+BODY_SCALE: Point = (1.0, 0.72)
+SHOULDERS: tuple[Point, Point] = ((50, 91), (78, 91))
 HIPS: Point = (64, 108)
-ARM = 16.0
-GROWN = 0.94  # leaves room over the ears
+ARM = 14.0
 
 
 @dataclass(frozen=True)
@@ -70,28 +75,28 @@ POSES = (
     Pose("a {} waving", "yellow", arms=(28, 120), beak="smile", head=-6, ears=(-6, 16)),
     Pose("a smiling {}", "pink", eyes="happy", beak="smile", ears=(-16, 16)),
     Pose("a laughing {}", "green", eyes="happy", beak="open", arms=(60, 60), head=7, ears=(-20, 8)),
-    Pose("a sleeping {}", "purple", eyes="closed", ears=(-34, 34), flop=13, head=9, look=(0, 3), prop="dream"),
-    Pose("a crying {}", "gray", eyes="sad", beak="frown", ears=(-28, 28), flop=11, prop="tears"),
+    Pose("a sleeping {}", "purple", eyes="closed", ears=(-34, 34), flop=6, head=9, look=(0, 3), prop="dream"),
+    Pose("a crying {}", "gray", eyes="sad", beak="frown", ears=(-28, 28), flop=5, prop="tears"),
     Pose("an angry {}", "red", eyes="angry", beak="frown", ears=(-30, 30), arms=(48, 48)),
-    Pose("a surprised {}", "orange", eyes="wide", beak="round", ears=(-3, 3), arms=(96, 96), lift=2),
+    Pose("a surprised {}", "orange", eyes="wide", beak="round", ears=(-3, 3), arms=(96, 96)),
     Pose("a {} in love", "white", eyes="hearts", beak="smile", arms=(70, 70), head=-5, prop="hearts"),
     Pose("a winking {}", "blue", eyes="wink", beak="smile", head=9, arms=(28, 74)),
     Pose("a {} with sunglasses", "yellow", beak="smile", prop="sunglasses", arms=(52, 52)),
     Pose("a {} with a crown", "purple", beak="smile", prop="crown", ears=(-24, 24)),
-    Pose("a {} with a top hat", "green", prop="hat", ears=(-42, 42), flop=4, arms=(28, 66)),
-    Pose("a {} with an umbrella", "gray", arms=(28, 118), prop="umbrella", head=-4, ears=(-22, 2), flop=2),
+    Pose("a {} with a top hat", "green", prop="hat", ears=(-42, 42), flop=2, arms=(28, 66)),
+    Pose("a {} with a tulip", "gray", arms=(28, 104), prop="tulip", head=-4, look=(2, 1), beak="smile"),
     Pose("a {} with a balloon", "teal", arms=(112, 30), prop="balloon", look=(-2, -2), beak="smile", ears=(2, 22)),
     Pose("a {} with a carrot", "brown", arms=(28, 104), prop="carrot", look=(2, 1), beak="smile"),
     Pose("a {} with a red heart", "blue", arms=(14, 14), prop="heart", eyes="happy", beak="smile"),
     Pose("a {} with a star", "black", arms=(28, 116), prop="star", look=(2, -2), beak="open", ears=(-14, 4)),
     Pose("a {} with a present", "pink", arms=(12, 12), prop="present", beak="smile"),
-    Pose("a {} with an open book", "orange", arms=(14, 14), prop="book", look=(0, 3), eyes="down", beak="smile"),
-    Pose("a {} jumping", "green", arms=(122, 122), lift=9, feet=((-13, -3), (13, -3)), beak="open", ears=(-32, 32),
+    Pose("a {} with an open book", "orange", arms=(14, 14), prop="book", look=(0, 3), beak="smile"),
+    Pose("a {} jumping", "green", arms=(122, 122), lift=5, feet=((-13, -3), (13, -3)), beak="open", ears=(-32, 32),
          eyes="happy"),
-    Pose("a {} running", "brown", tilt=13, arms=(84, -34), feet=((-17, -9), (14, 1)), lift=3, ears=(-44, -24), flop=3,
+    Pose("a {} running", "brown", tilt=10, arms=(84, -34), feet=((-17, -9), (14, 1)), lift=3, ears=(-44, -24), flop=2,
          look=(3, 0), beak="open"),
     Pose("a {} sitting", "white", squash=0.84, feet=((-16, 4), (16, 4)), arms=(20, 20), head=-3),
-    Pose("a flying {}", "blue", tilt=-20, arms=(98, 98), lift=9, feet=((-6, 2), (6, 5)), ears=(24, 40), flop=2,
+    Pose("a flying {}", "blue", tilt=-15, arms=(98, 98), lift=5, feet=((-6, 2), (6, 5)), ears=(24, 40), flop=2,
          beak="open", eyes="happy", prop="clouds"),
 )  # fmt: skip
 
@@ -102,17 +107,18 @@ def draw(pose: Pose) -> Image.Image:
     _shadow(sketch, pose)
     if pose.prop in props.BEHIND:
         props.BEHIND[pose.prop](sketch)
-    drop = (1 - pose.squash) * 50
-    with sketch.frame((64, 118), scale=(GROWN, GROWN)), sketch.frame(HIPS, pose.tilt, (0, -pose.lift)):
+    drop = (1 - pose.squash) * 30
+    with sketch.frame(HIPS, pose.tilt, (0, -pose.lift)):
         _feet(sketch, pose)
-        with sketch.frame((64, 112), scale=(2 - pose.squash, pose.squash)):
+        width, height = BODY_SCALE
+        with sketch.frame(GROUND, scale=(width * (2 - pose.squash), height * pose.squash)):
             _body(sketch)
         hands = tuple(_hand(side, pose, drop) for side in (0, 1))
         if pose.prop in props.HELD_BACK:
             props.HELD_BACK[pose.prop](sketch, hands)
-        with sketch.frame((64, 70), pose.head, (0, drop * 0.75)):
+        with sketch.frame(CHIN, pose.head, (0, HEAD_DROP + drop), (HEAD_SCALE, HEAD_SCALE)):
             _head(sketch, pose)
-        _scarf(sketch, drop * 0.75)
+        _scarf(sketch, HEAD_DROP + drop)
         if pose.prop in props.HELD:
             props.HELD[pose.prop](sketch, hands)
         for side in (0, 1):
@@ -155,22 +161,20 @@ def _hand(side: int, pose: Pose, drop: float) -> Point:
     x, y = SHOULDERS[side]
     angle = math.radians(pose.arms[side])
     outward = -1 if side == 0 else 1
-    return x + outward * ARM * math.sin(angle), y + drop * 0.8 + ARM * math.cos(angle)
+    return x + outward * ARM * math.sin(angle), y + drop + ARM * math.cos(angle)
 
 
 def _arm(sketch: Sketch, side: int, hand: Point, drop: float) -> None:
     """A wing that is an arm: broad at the hand, with its outline broken at the shoulder, so that it grows out of it."""
-    x, y = SHOULDERS[side][0], SHOULDERS[side][1] + drop * 0.8
+    x, y = SHOULDERS[side][0], SHOULDERS[side][1] + drop
     dx, dy = (hand[0] - x) / ARM, (hand[1] - y) / ARM
     across = (-dy, dx)
 
     def at(along: float, out: float) -> Point:
         return x + dx * along + across[0] * out, y + dy * along + across[1] * out
 
-    sketch.blob([at(-3, -3), at(5, -5), at(14, -5.6), at(19.5, -2), at(19.5, 2), at(14, 5.6), at(5, 5), at(-3, 3)], FUR)
+    sketch.blob([at(-3, -3), at(4, -5), at(12, -6), at(18, -2.4), at(18, 2.4), at(12, 6), at(4, 5), at(-3, 3)], FUR)
     sketch.ellipse(at(-1.5, 0), (4.2, 4.2), FUR, line=None)
-    for out in (-2.0, 2.0):
-        sketch.stroke([at(14.5, out), at(18.3, out * 0.9)], width=1.3)
 
 
 def _head(sketch: Sketch, pose: Pose) -> None:
@@ -182,7 +186,7 @@ def _head(sketch: Sketch, pose: Pose) -> None:
     sketch.blob([(x + 24, y - 2), (x + 25, y + 4), (x + 22, y + 14), (x + 10, y + 20.6), (x + 17, y + 13),
                  (x + 22, y + 4)], SHADE, line=None)  # fmt: skip
     for side in (-1, 1):
-        sketch.ellipse((x + side * 19 + pose.look[0], y + 9 + pose.look[1]), (4.6, 3.2), CHEEK, line=None)
+        sketch.ellipse((x + side * 19 + pose.look[0], y + 9 + pose.look[1]), (5, 3.6), CHEEK, line=None)
     with sketch.frame(HEAD, shift=pose.look):
         _eyes(sketch, pose.eyes)
         _beak(sketch, pose.beak)
@@ -199,13 +203,13 @@ def _ear(sketch: Sketch, side: int, pose: Pose) -> None:
     def bent(points: list[Point]) -> list[Point]:
         placed = []
         for across, up in points:
-            share = max(0.0, up - 10) / 22
+            share = max(0.0, up - 7) / 15
             placed.append((root[0] + across + flop * share**1.3, root[1] - up + abs(flop) * 0.75 * share**2))
         return placed
 
     with sketch.frame(root, pose.ears[side]):
-        sketch.blob(bent([(-6.5, -4), (-8, 10), (-7, 22), (-2.5, 31), (2.5, 31), (7, 22), (8, 10), (6.5, -4)]), FUR)
-        sketch.blob(bent([(-3, 2), (-4, 11), (-3.2, 21), (0, 26), (3.2, 21), (4, 11), (3, 2)]), EAR, line=None)
+        sketch.blob(bent([(-6.5, -4), (-8, 7), (-7, 15), (-2.5, 22), (2.5, 22), (7, 15), (8, 7), (6.5, -4)]), FUR)
+        sketch.blob(bent([(-3.4, 1), (-4.4, 7), (-3.4, 14), (0, 18), (3.4, 14), (4.4, 7), (3.4, 1)]), EAR, line=None)
 
 
 def _eyes(sketch: Sketch, kind: str) -> None:
@@ -217,9 +221,9 @@ def _eyes(sketch: Sketch, kind: str) -> None:
             EYES.get(kind, _open_eye)(sketch, at, side)
 
 
-def _open_eye(sketch: Sketch, at: Point, side: int, radii: Point = (3.7, 5)) -> None:
+def _open_eye(sketch: Sketch, at: Point, side: int, radii: Point = (4.2, 5.6)) -> None:
     sketch.ellipse(at, radii, (44, 30, 32), line=None)
-    sketch.ellipse((at[0] + 1.2, at[1] - 1.9), (1.4, 1.6), (255, 255, 255), line=None)
+    sketch.ellipse((at[0] + 1.3, at[1] - 2.1), (1.7, 1.9), (255, 255, 255), line=None)
 
 
 def _arc(sketch: Sketch, at: Point, width: float, height: float) -> None:
@@ -235,13 +239,6 @@ def _happy_eye(sketch: Sketch, at: Point, side: int) -> None:
 
 def _closed_eye(sketch: Sketch, at: Point, side: int) -> None:
     _arc(sketch, (at[0], at[1] + 1), 4.4, -3)
-
-
-def _down_eye(sketch: Sketch, at: Point, side: int) -> None:
-    """Looking down on what is read, under round lids."""
-    sketch.ellipse((at[0], at[1] + 1.6), (3.3, 3.6), (44, 30, 32), line=None)
-    sketch.ellipse((at[0] + 1, at[1] + 2.6), (1.1, 1.2), (255, 255, 255), line=None)
-    _arc(sketch, (at[0], at[1] - 1.4), 4.6, 3)
 
 
 def _wide_eye(sketch: Sketch, at: Point, side: int) -> None:
@@ -266,7 +263,6 @@ def _heart_eye(sketch: Sketch, at: Point, side: int) -> None:
 EYES = {
     "happy": _happy_eye,
     "closed": _closed_eye,
-    "down": _down_eye,
     "wide": _wide_eye,
     "sad": _sad_eye,
     "angry": _angry_eye,
@@ -289,5 +285,3 @@ def _beak(sketch: Sketch, kind: str) -> None:
     width = 10 if kind == "round" else 13.5
     above = [(x - width, y + 1 + corner), (x - 7, y - 3.6), (x, y - 5.4), (x + 7, y - 3.6), (x + width, y + 1 + corner)]
     sketch.blob([*above, (x + 7, y + 4), (x, y + 5), (x - 7, y + 4)], BEAK, width=1.7)
-    for side in (-1, 1):
-        sketch.ellipse((x + side * 3, y - 2), (0.9, 0.7), LINE, line=None)

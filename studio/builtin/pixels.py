@@ -10,25 +10,25 @@ from PIL import Image, ImageFilter
 from studio.builtin.world import COLOURS, FONT, SIZE, Thing, sprite
 
 TRIGGER = "pixel art"
-CELLS = 24  # of a thing along its longer side
-CELL = 5  # pixels of one cell's side
+CELLS = 16  # along a picture's side, as many as the built-in autoencoder's: smaller ones would be smoothed away
+CELL = 8  # pixels of one cell's side
 PALETTE = 10  # colours of a thing, its outline not counted
 SOLID = 0.5  # from which share of cover a cell belongs to the thing
 INK = 0.34  # how bright the outline is, of the colour beside it
-SHARPEN = ImageFilter.UnsharpMask(radius=4, percent=110, threshold=0)  # so that eyes outlive the averaging
+SHARPEN = ImageFilter.UnsharpMask(radius=6, percent=110, threshold=0)  # so that eyes outlive the averaging
 NEARBY = ImageFilter.BoxBlur(8)
 VIVID = 1.2  # saturation, since averaging over cells dulls
 
 # Things whose shapes are still told apart on so few cells, with grounds on which they stand out.
 CHOSEN = {
-    "fox": "blue", "cat": "teal", "rabbit": "green", "panda": "orange", "lion": "purple", "pig": "teal",
-    "frog": "pink", "penguin": "yellow", "baby chick": "blue", "duck": "yellow", "owl": "teal", "honeybee": "purple",
-    "butterfly": "pink", "ladybug": "yellow", "turtle": "orange", "octopus": "yellow", "crab": "teal", "whale": "white",
-    "tropical fish": "purple", "flamingo": "teal", "red apple": "white", "pear": "purple", "watermelon": "yellow",
-    "strawberry": "gray", "cherries": "yellow", "pineapple": "blue", "mushroom": "green", "hamburger": "teal",
-    "cupcake": "green", "cactus": "orange", "palm tree": "pink", "sunflower": "blue", "ghost": "purple",
-    "pumpkin": "black", "rocket": "black", "sailboat": "gray", "house": "green", "snowman": "blue",
-    "red heart": "white", "crown": "red",
+    "fox": "blue", "dog": "teal", "panda": "orange", "lion": "purple", "frog": "pink", "penguin": "yellow",
+    "baby chick": "blue", "duck": "yellow", "unicorn": "teal", "dinosaur": "orange", "tropical fish": "purple",
+    "whale": "white", "rooster": "gray", "swan": "purple", "flamingo": "teal", "red apple": "white", "pear": "purple",
+    "banana": "red", "watermelon": "yellow", "strawberry": "gray", "eggplant": "orange", "avocado": "pink",
+    "mushroom": "green", "hamburger": "teal", "ice cream": "brown", "cupcake": "green", "tulip": "white",
+    "sunflower": "blue", "fir tree": "pink", "ghost": "purple", "skull": "red", "taxi": "gray", "rocket": "black",
+    "castle": "green", "crescent moon": "black", "rainbow": "white", "red heart": "brown", "gem": "yellow",
+    "hourglass": "orange", "crown": "red",
 }  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def chosen(things: tuple[Thing, ...]) -> tuple[Pixel, ...]:
 
 
 def draw(pixel: Pixel) -> Image.Image:
-    """128 x 128 RGB: cells of 5 x 5 pixels, centred, with an outline of one cell."""
+    """128 x 128 RGB: cells of 8 x 8 pixels, with an outline of one cell."""
     colours, solid = _cells(pixel.thing)
     reduced = _reduced(colours, solid)
     sheet = np.empty((CELLS, CELLS, 3), np.uint8)

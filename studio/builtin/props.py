@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from studio.builtin.sketch import LINE, Colour, Point, Sketch
 
 Hands = tuple[Point, Point]
+HANDY: Point = (1.25, 1.25)  # how much larger than life things in a hand are
+LAP: Point = (64, 108)
 
 GOLD: Colour = (250, 204, 62)
 RED: Colour = (222, 56, 62)
@@ -17,7 +19,7 @@ WHITE: Colour = (255, 255, 255)
 BLUE: Colour = (104, 178, 240)
 GREEN: Colour = (88, 164, 82)
 ORANGE: Colour = (240, 126, 46)
-VIOLET: Colour = (150, 96, 200)
+PINK: Colour = (240, 98, 128)
 PAPER: Colour = (252, 247, 236)
 
 
@@ -48,15 +50,15 @@ def star(sketch: Sketch, at: Point, size: float) -> None:
 
 def _hearts(sketch: Sketch) -> None:
     for x, y, size in ((20, 34, 6), (106, 28, 7.5), (15, 64, 4.5), (112, 60, 5)):
-        heart(sketch, (x, y), size, (240, 98, 128), width=1.4)
+        heart(sketch, (x, y), size, PINK, width=1.4)
 
 
 def _dream(sketch: Sketch) -> None:
     """Z for z, larger as they rise."""
-    for x, y, size in ((27, 46, 3.5), (20, 33, 4.8), (12, 16, 6.2)):
+    for x, y, size in ((27, 31, 4.5), (17, 17, 6.5)):
         corners = [(x - size, y - size), (x + size, y - size), (x - size, y + size), (x + size, y + size)]
         for start, end in itertools.pairwise(corners):
-            sketch.stroke([start, end], WHITE, 2.6)
+            sketch.stroke([start, end], WHITE, 3.6)
 
 
 def _clouds(sketch: Sketch) -> None:
@@ -66,28 +68,25 @@ def _clouds(sketch: Sketch) -> None:
 
 
 def _balloon(sketch: Sketch, hands: Hands) -> None:
-    x, y = hands[0]
-    top = (x - 9, y - 37)
-    sketch.stroke([(x, y), (x - 1, y - 12), (x - 8, y - 22)], LINE, 1.3)
-    sketch.shape([(top[0] - 3, top[1] + 17), (top[0] + 3, top[1] + 17), (top[0], top[1] + 12)], RED, width=1.5)
-    sketch.ellipse(top, (11.5, 13.5), RED)
-    sketch.ellipse((top[0] - 4, top[1] - 5), (2.4, 3.6), (250, 150, 150), angle=25, line=None)
+    top = (16, 36)
+    sketch.stroke([hands[0], (24, 80), (16, 58)], LINE, 1.7)
+    sketch.shape([(13, 54), (19, 54), (16, 48)], RED, width=1.7)
+    sketch.ellipse(top, (12.5, 14.5), RED)
+    sketch.ellipse((12, 30), (2.8, 4.2), (250, 150, 150), angle=25, line=None)
 
 
-def _umbrella(sketch: Sketch, hands: Hands) -> None:
+def _tulip(sketch: Sketch, hands: Hands) -> None:
     x, y = hands[1]
-    sketch.stroke([(x, y + 12), (x + 1, y - 20), (x + 2, y - 46)], LINE, 2.4)
-    cx, cy = x - 14, y - 46
-    dome = [(cx - 34, cy + 11), (cx - 25, cy - 8), (cx, cy - 19), (cx + 25, cy - 8), (cx + 34, cy + 11)]
-    edge = [(cx + 22, cy + 7), (cx + 11, cy + 10), (cx, cy + 7), (cx - 11, cy + 10), (cx - 22, cy + 7)]
-    sketch.blob([*dome, *edge], VIOLET)
-    for dx in (-11, 11):
-        sketch.stroke([(cx, cy - 19), (cx + dx * 0.8, cy - 6), (cx + dx, cy + 10)], LINE, 1.4)
+    with sketch.frame((x, y), 16, scale=HANDY):
+        sketch.stroke([(x, y + 9), (x, y - 14)], GREEN, 3.4)
+        sketch.blob([(x, y + 2), (x + 9, y - 9), (x + 7, y), (x + 1, y + 6)], GREEN, width=1.7)
+        cup = [(x - 8, y - 27), (x - 4, y - 22), (x, y - 28), (x + 4, y - 22), (x + 8, y - 27), (x + 7, y - 16)]
+        sketch.shape([*cup, (x, y - 12), (x - 7, y - 16)], PINK)
 
 
 def _carrot(sketch: Sketch, hands: Hands) -> None:
     x, y = hands[1]
-    with sketch.frame((x, y), 24):
+    with sketch.frame((x, y), 24, scale=HANDY):
         for dx in (-4, 0, 4):
             sketch.blob(
                 [(x, y - 14), (x + dx - 2, y - 22), (x + dx * 1.6, y - 26), (x + dx + 2, y - 20)], GREEN, width=1.4
@@ -98,37 +97,39 @@ def _carrot(sketch: Sketch, hands: Hands) -> None:
 
 
 def _star(sketch: Sketch, hands: Hands) -> None:
-    star(sketch, (hands[1][0] + 4, hands[1][1] - 9), 14)
+    star(sketch, (hands[1][0] + 5, hands[1][1] - 10), 18)
 
 
 def _heart(sketch: Sketch, hands: Hands) -> None:
-    heart(sketch, (64, 93), 13, RED, width=2)
-    sketch.ellipse((58, 87), (2.2, 3), (250, 150, 150), angle=30, line=None)
+    heart(sketch, (64, 97), 16, RED)
+    sketch.ellipse((56, 90), (2.8, 3.8), (250, 150, 150), angle=30, line=None)
 
 
 def _present(sketch: Sketch, hands: Hands) -> None:
-    sketch.shape([(51, 86), (77, 86), (77, 106), (51, 106)], (96, 186, 168))
-    sketch.shape([(49, 83), (79, 83), (79, 89), (49, 89)], (122, 206, 188))
-    sketch.shape([(61.5, 83), (66.5, 83), (66.5, 106), (61.5, 106)], RED, width=1.4)
-    for side in (-1, 1):
-        sketch.blob([(64, 83), (64 + side * 4, 77), (64 + side * 10, 77), (64 + side * 8, 82)], RED, width=1.4)
+    with sketch.frame(LAP, shift=(0, 3), scale=HANDY):
+        sketch.shape([(51, 86), (77, 86), (77, 106), (51, 106)], (96, 186, 168))
+        sketch.shape([(49, 83), (79, 83), (79, 89), (49, 89)], (122, 206, 188))
+        sketch.shape([(61.5, 83), (66.5, 83), (66.5, 106), (61.5, 106)], RED, width=1.4)
+        for side in (-1, 1):
+            sketch.blob([(64, 83), (64 + side * 4, 77), (64 + side * 10, 77), (64 + side * 8, 82)], RED, width=1.4)
 
 
 def _book(sketch: Sketch, hands: Hands) -> None:
-    sketch.shape([(44, 86), (64, 90), (84, 86), (84, 105), (64, 109), (44, 105)], RED)
-    for side in (-1, 1):
-        page = [
-            (64, 89),
-            (64 + side * 9, 85),
-            (64 + side * 18, 85),
-            (64 + side * 18, 102),
-            (64 + side * 9, 102),
-            (64, 106),
-        ]
-        sketch.shape(page, PAPER, width=1.4)
-        for dy in (4, 8, 12):
-            ends = [(64 + side * 4, 88 + dy - 1), (64 + side * 14, 86 + dy - 1)]
-            sketch.stroke(ends, (190, 176, 160), 1.1)
+    with sketch.frame(LAP, shift=(0, 3), scale=HANDY):
+        sketch.shape([(44, 86), (64, 90), (84, 86), (84, 105), (64, 109), (44, 105)], RED)
+        for side in (-1, 1):
+            page = [
+                (64, 89),
+                (64 + side * 9, 85),
+                (64 + side * 18, 85),
+                (64 + side * 18, 102),
+                (64 + side * 9, 102),
+                (64, 106),
+            ]
+            sketch.shape(page, PAPER, width=1.4)
+            for dy in (4, 8, 12):
+                ends = [(64 + side * 4, 88 + dy - 1), (64 + side * 14, 86 + dy - 1)]
+                sketch.stroke(ends, (190, 176, 160), 1.1)
 
 
 def _sunglasses(sketch: Sketch) -> None:
@@ -149,8 +150,8 @@ def _crown(sketch: Sketch) -> None:
 
 
 def _hat(sketch: Sketch) -> None:
-    sketch.shape([(50, 31), (48, 6), (80, 6), (78, 31)], DARK)
-    sketch.shape([(49.6, 29), (49, 22), (79, 22), (78.4, 29)], RED, width=1.2)
+    sketch.shape([(50, 31), (48, 13), (80, 13), (78, 31)], DARK)
+    sketch.shape([(49.6, 30), (49.2, 24), (78.8, 24), (78.4, 30)], RED, width=1.2)
     sketch.ellipse((64, 31.5), (24, 4.4), DARK)
 
 
@@ -163,9 +164,10 @@ def _tears(sketch: Sketch) -> None:
 
 
 BEHIND: Mapping[str, Callable[[Sketch], None]] = {"hearts": _hearts, "dream": _dream, "clouds": _clouds}
-HELD_BACK: Mapping[str, Callable[[Sketch, Hands], None]] = {"umbrella": _umbrella, "balloon": _balloon}
+HELD_BACK: Mapping[str, Callable[[Sketch, Hands], None]] = {"balloon": _balloon}
 HELD: Mapping[str, Callable[[Sketch, Hands], None]] = {
     "carrot": _carrot,
+    "tulip": _tulip,
     "star": _star,
     "heart": _heart,
     "present": _present,

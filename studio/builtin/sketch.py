@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 SIZE = 128
 FINE = 8  # times larger while it is drawn, so that edges are smooth
 LINE = (88, 58, 48)
-LINE_WIDTH = 2.0
+LINE_WIDTH = 2.6
 TURN = 48  # corners of an ellipse
 SMOOTH = 10  # corners of a curve between two of its points
 

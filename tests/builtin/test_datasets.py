@@ -68,12 +68,10 @@ def test_the_pixel_art_that_ships_is_the_one_that_the_code_draws(assets):
 @pytest.mark.parametrize("name", pixels.CHOSEN)
 def test_pixel_art_has_cells_of_one_colour_and_few_colours(assets, name):
     values = np.asarray(Image.open(assets / "datasets" / "pixel" / f"{name.replace(' ', '-')}.png").convert("RGB"))
-    cells = values[4:124, 4:124].reshape(24, 5, 24, 5, 3)
+    cells = values.reshape(16, 8, 16, 8, 3)
     assert (cells == cells[:, :1, :, :1]).all()
     assert len(np.unique(values.reshape(-1, 3), axis=0)) <= 2 * pixels.PALETTE + 1
-    ground = COLOURS[pixels.CHOSEN[name]]
-    for side in (values[:4], values[-4:], values[:, :4], values[:, -4:]):
-        assert (side == ground).all()
+    assert (values == COLOURS[pixels.CHOSEN[name]]).all(axis=-1).mean() > 0.15
 
 
 def test_an_unknown_thing_is_an_error():
