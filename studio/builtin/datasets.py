@@ -9,7 +9,6 @@ from studio.builtin import mascot, pixels
 from studio.builtin.world import load_things
 
 MASCOT_CARD = """---
-license: cc0-1.0
 task_categories: [text-to-image]
 pretty_name: A duckrabbit in 24 poses
 ---
@@ -20,11 +19,11 @@ blue scarf, upright on plain grounds of twelve colours. Beside each picture lies
 `01-standing.png`. The trigger word is **{trigger}**, which is in every caption.
 
 Drawn in code by this project, without any outside picture, font or model (`studio/builtin/mascot.py`;
-`python -m studio.builtin datasets` draws them again, byte for byte on the same libraries). Free for any use: CC0 1.0.
+`python -m studio.builtin datasets` draws them again, byte for byte on the same libraries). Part of this
+repository, under its terms.
 """
 
 PIXEL_CARD = """---
-license: cc0-1.0
 task_categories: [text-to-image]
 pretty_name: 40 things as pixel art
 ---
@@ -37,8 +36,8 @@ every caption.
 
 Derived in code from renderings of **Noto Color Emoji** (Google, SIL Open Font License 1.1, which leaves what is drawn
 with a font free; Debian package `fonts-noto-color-emoji`, needed for making the set anew only). The font itself is not
-shipped. What this project added is free for any use: CC0 1.0. The script: `studio/builtin/pixels.py`;
-`python -m studio.builtin datasets`.
+shipped. What this project added is part of this repository, under its terms. The script:
+`studio/builtin/pixels.py`; `python -m studio.builtin datasets`.
 """
 
 
