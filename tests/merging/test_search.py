@@ -72,7 +72,7 @@ def test_every_trial_has_its_pictures_and_they_draw_themselves_again(models, pai
     assert picture.crop((0, 40, 32, 72)).tobytes() == drawn[1].tobytes()
 
 
-@pytest.mark.parametrize("strategy", ["coordinate", "bayes"])
+@pytest.mark.parametrize("strategy", ["coordinate", pytest.param("bayes", marks=pytest.mark.slow)])
 def test_equal_requests_try_equal_alphas_from_the_merges_own(models, pair, tmp_path, strategy):
     settings = {"merge": {"models": pair, "alpha": 0.3}, "strategy": strategy, "low": 0.1, "high": 0.9}
     first, second = (found(models, tmp_path / name, **settings) for name in "xy")
@@ -116,7 +116,7 @@ def stopping_at(place, stop):
     return on_step
 
 
-@pytest.mark.parametrize("stop", [Cancelled, KeyboardInterrupt])
+@pytest.mark.parametrize("stop", [Cancelled, pytest.param(KeyboardInterrupt, marks=pytest.mark.slow)])
 def test_what_was_tried_before_a_stop_is_kept(models, pair, tmp_path, stop):
     whole = found(models, tmp_path / "whole", merge={"models": pair}, strategy="grid")
     request = SearchRequest(**SMALL, merge={"models": pair}, strategy="grid")

@@ -74,7 +74,14 @@ def test_a_folder_pair_previews_exactly_what_the_saved_folder_draws(models, pair
     assert merged(result, 0) != merged(result, 1)
 
 
-@pytest.mark.parametrize(("family", "dtype"), [("sd1", torch.float16), ("sd1", torch.float32), ("sdxl", torch.float16)])
+@pytest.mark.parametrize(
+    ("family", "dtype"),
+    [
+        ("sd1", torch.float16),
+        pytest.param("sd1", torch.float32, marks=pytest.mark.slow),
+        pytest.param("sdxl", torch.float16, marks=pytest.mark.slow),
+    ],
+)
 def test_a_pair_of_files_previews_exactly_what_the_saved_file_draws(tiny, tmp_path, family, dtype):
     files = []
     for seed, name in enumerate("ab"):

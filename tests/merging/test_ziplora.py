@@ -87,6 +87,7 @@ def test_the_result_is_a_lora_of_both_ranks_whose_columns_alone_were_weighed(con
     assert moved > 0.05
 
 
+@pytest.mark.slow
 def test_a_penalty_parts_the_columns_and_says_so(store, tmp_path, conflict):
     files, summary, _ = conflict
     parted, _ = zipped(store, tmp_path / "out", files, similarity=10.0, steps=12)
@@ -94,6 +95,7 @@ def test_a_penalty_parts_the_columns_and_says_so(store, tmp_path, conflict):
     assert parted["zip"]["similarity"] < 0.5 * summary["zip"]["similarity"]
 
 
+@pytest.mark.slow
 def test_loras_that_read_different_inputs_hardly_change_and_the_columns_that_one_needs_stay(
     store, tiny_pipeline, tmp_path
 ):
@@ -147,6 +149,7 @@ def test_a_stop_leaves_the_network_bit_for_bit_and_nothing_on_the_disk(store, ti
         assert all(p.grad is None for p in network.denoiser.parameters())
 
 
+@pytest.mark.slow
 def test_a_zip_replays_to_the_same_bytes_and_other_joins_record_nothing_of_it(store, tiny_pipeline, tmp_path):
     files = tuple(lora(tmp_path / f"{i}.safetensors", tiny_pipeline, i) for i in range(2))
     _, path = zipped(store, tmp_path / "out", files, steps=3)

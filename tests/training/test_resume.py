@@ -68,7 +68,7 @@ def assert_same(one: State, other: State) -> None:
     assert one.facts == other.facts
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+@pytest.mark.parametrize("optimizer", ["adamw", pytest.param("adafactor", marks=pytest.mark.slow)])
 def test_twice_stopped_and_twice_resumed_is_bit_for_bit_the_run_that_never_stopped(
     optimizer, pictures, tiny_store, tmp_path
 ):
@@ -89,6 +89,7 @@ def test_twice_stopped_and_twice_resumed_is_bit_for_bit_the_run_that_never_stopp
     assert [line["step"] for line in log] == list(range(1, STEPS + 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [name for name in KINDS if name != "lora"])
 def test_every_kind_resumes_bit_for_bit(kind, pictures, tiny_store, tmp_path):
     options = {"oft": {"block_size": 4}}.get(kind, {})
@@ -132,6 +133,7 @@ run(request, store, on_step=lambda step: print(step.index, flush=True), folder=P
 """
 
 
+@pytest.mark.slow
 def test_a_machine_that_went_down_costs_no_more_than_the_steps_since_the_last_checkpoint(
     pictures, tiny_store, tmp_path
 ):
