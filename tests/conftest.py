@@ -7,6 +7,8 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+if "PYTEST_XDIST_WORKER" in os.environ:  # threads of two processes on two cores slow one another many times over
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 

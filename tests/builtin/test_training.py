@@ -92,6 +92,7 @@ def test_a_sharp_right_answer_ranks_first_and_a_tie_does_not_lose():
 
 
 @needs_font
+@pytest.mark.slow
 def test_a_few_steps_of_all_three_trainings_give_folders_that_load(tmp_path, monkeypatch):
     few = load_things()[:6]
     for module in (autoencoder, denoiser, scorer):

@@ -233,6 +233,7 @@ def test_the_history_restores_deletes_and_takes_back(visit):
     expect(page.locator("#stage h2")).to_have_text("a mushroom / a penguin")
 
 
+@pytest.mark.slow
 def test_every_deletion_can_be_taken_back_and_a_new_visit_to_the_history_lists_it(visit):
     page = ready(visit())
     for seed in ("5", "6"):

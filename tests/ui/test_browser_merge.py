@@ -62,6 +62,7 @@ def dropped(page, path):
     page.dispatch_event("body", "drop", {"dataTransfer": data})
 
 
+@pytest.mark.slow
 def test_pick_preview_slide_save_drop_the_file_back_and_replay(visit):
     page = opened(visit)
     expect(page.locator("#fit")).to_contain_text("It fits")
