@@ -48,6 +48,23 @@ def parse(request_class: type[Request], data: object) -> Request:
     raise RequestError(" ".join(sentences), field=_field(problems[0], request_class))
 
 
+def own_options(record: type[Request], given: Mapping[str, Any], owner: str) -> Request:
+    """A table entry's own settings, ``given`` as ``options``; RequestError that names the one at fault.
+
+    ``owner`` is the entry's name, such as "ties" or "lokr".
+    """
+    try:
+        return record.model_validate(given)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        name = str(problem["loc"][0])
+        known = ", ".join(record.model_fields) or "none"
+        words = f"there is no such option ({owner} has {known})"
+        if problem["type"] != "extra_forbidden":
+            words = problem["msg"].replace("Input should be", "must be")
+        raise RequestError(f"options.{shortened(name)}: {words}.", field=f"options.{name}") from None
+
+
 def defaults(request_class: type[BaseModel]) -> dict[str, Any]:
     """Every setting that may be left out, with the value it then has."""
     fields = request_class.model_fields.items()

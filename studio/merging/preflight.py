@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
 from studio.errors import RequestError, UnknownNameError, shortened
 from studio.merging.catalogue import METHODS, Method, Options
 from studio.merging.curves import curve_named
 from studio.merging.request import MergeRequest
 from studio.merging.sources import LETTERS
+from studio.requests import own_options
 
 if TYPE_CHECKING:
     from studio.settings import Settings
@@ -63,17 +62,7 @@ def method_of(request: MergeRequest) -> Method:
 
 def options_of(request: MergeRequest) -> Options:
     """The method's own settings; RequestError that names the one at fault."""
-    record = method_of(request).options
-    try:
-        return record.model_validate(request.options)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        name = str(problem["loc"][0])
-        known = ", ".join(record.model_fields) or "none"
-        words = f"there is no such option ({request.method} has {known})"
-        if problem["type"] != "extra_forbidden":
-            words = problem["msg"].replace("Input should be", "must be")
-        raise RequestError(f"options.{shortened(name)}: {words}.", field=f"options.{name}") from None
+    return own_options(method_of(request).options, request.options, request.method)
 
 
 def check_action(part: str, action: str, models: int) -> None:

@@ -230,6 +230,22 @@ class StableDiffusion(Network):
         return bool(getattr(self.text_encoder.config, "use_attention_mask", False))
 
 
+class FlowTransformer(Network):
+    """A network whose denoiser is a transformer that predicts flow."""
+
+    @property
+    def denoiser(self) -> nn.Module:
+        return self.transformer
+
+    @property
+    def transformer(self) -> nn.Module:
+        return self.parts["transformer"]
+
+    @property
+    def prediction(self) -> Prediction:
+        return "flow"
+
+
 def tokenized(tokenizer: Any, prompts: Sequence[str], length: int | None = None) -> Any:
     """Prompts as N x ``length`` token ids (None: as many as the tokenizer was made for)."""
     length = length or tokenizer.model_max_length

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from studio.models.networks import Conditions, LatentRGB, Network, Prediction, tokenized
+from studio.models.networks import Conditions, FlowTransformer, LatentRGB, tokenized
 
 RGB: LatentRGB = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 LEAST_SHARE = 0.05  # of noise, by which PRXPixelPipeline divides when it turns clean estimates into flow
 
 
-class PRXPixel(Network):
+class PRXPixel(FlowTransformer):
     """Its codes are the pixels: one cell is one pixel, and what is drawn is decoded by doing nothing.
 
     ``index`` is the folder's model_index.json, which holds the model's size, its prompts' length and its noise's scale.
@@ -30,18 +30,6 @@ class PRXPixel(Network):
         self._size: int = index.get("default_sample_size") or 1024
         self._tokens: int = index.get("prompt_max_tokens") or 256
         self.noise_scale = float(index.get("noise_scale") or 2.0)
-
-    @property
-    def denoiser(self) -> nn.Module:
-        return self.transformer
-
-    @property
-    def transformer(self) -> nn.Module:
-        return self.parts["transformer"]
-
-    @property
-    def prediction(self) -> Prediction:
-        return "flow"
 
     @property
     def factor(self) -> int:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from studio.models.networks import Conditions, LatentRGB, Network, Prediction, penultimate, tokenized
+from studio.models.networks import Conditions, FlowTransformer, LatentRGB, penultimate, tokenized
 
 T5_TOKENS = 256
 
@@ -34,23 +34,11 @@ SD3_LATENT_RGB: LatentRGB = (
 SD3_LATENT_BIAS = (0.2394, 0.2135, 0.1925)
 
 
-class StableDiffusion3(Network):
+class StableDiffusion3(FlowTransformer):
     """SD 3 and 3.5; without a ``text_encoder_3`` among its parts T5's rows are zeros, as the model was trained for."""
 
     family = "sd3"
     latent_rgb, latent_bias = SD3_LATENT_RGB, SD3_LATENT_BIAS
-
-    @property
-    def denoiser(self) -> nn.Module:
-        return self.transformer
-
-    @property
-    def transformer(self) -> nn.Module:
-        return self.parts["transformer"]
-
-    @property
-    def prediction(self) -> Prediction:
-        return "flow"
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditions:
         """N prompts -> N x (CLIP's tokens + T5's) x width and both pooled vectors, as in StableDiffusion3Pipeline.

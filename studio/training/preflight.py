@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
 from studio.errors import RequestError, UnknownNameError, shortened
 from studio.models.refs import BUILTIN
+from studio.requests import own_options
 from studio.training.buckets import Size, batch_count, bucket_sizes, nearest_bucket, step_for
 from studio.training.kinds import KINDS, Kind, Options
 from studio.training.plan import Plan, split
@@ -143,17 +142,7 @@ def kind_of(request: TrainRequest) -> Kind:
 
 def options_of(request: TrainRequest) -> Options:
     """The kind's own settings; RequestError that names the one at fault."""
-    record = kind_of(request).options
-    try:
-        return record.model_validate(request.options)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        name = str(problem["loc"][0])
-        known = ", ".join(record.model_fields) or "none"
-        words = f"there is no such option ({request.adapter} has {known})"
-        if problem["type"] != "extra_forbidden":
-            words = problem["msg"].replace("Input should be", "must be")
-        raise RequestError(f"options.{shortened(name)}: {words}.", field=f"options.{name}") from None
+    return own_options(kind_of(request).options, request.options, request.adapter)
 
 
 def _check_kind(request: TrainRequest) -> None:
