@@ -84,6 +84,12 @@ def limits_for(settings: Settings) -> Limits:
     return SHARED if settings.profile == "shared" else LOCAL
 
 
+def check_launch(settings: Settings) -> None:
+    """Raises PolicyError for a studio that strangers visit and that would start programs for them."""
+    if settings.profile == "shared" and settings.launch is not None:
+        raise PolicyError("processes: a studio that strangers visit starts no programs; leave it out.", field="processes")
+
+
 def check_illusion(
     request: Illusion, limits: Limits, allowed_models: Collection[str], allowed_loras: Collection[str] = ()
 ) -> None:
