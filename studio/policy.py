@@ -164,6 +164,7 @@ class Train(Protocol):
     epochs: int | None
     resume: str
     cache: str
+    trackers: tuple[str, ...]
     resolution: int | None
     sample_steps: int
     checkpoint_every: int
@@ -273,7 +274,7 @@ def _train_problems(request: Train, limits: Limits, allowed_models: Collection[s
             yield "model", _unlisted(request.model, builtin)
         if not request.data.startswith(BUILTIN):
             yield "data", "no folder can be named in a studio that strangers visit; choose a built-in set"
-        for field, free in (("epochs", None), ("resume", ""), ("cache", "memory")):
+        for field, free in (("epochs", None), ("resume", ""), ("cache", "memory"), ("trackers", ())):
             if getattr(request, field) != free:
                 yield field, "cannot be set in a studio that strangers visit; leave it out"
         if request.checkpoint_every < LEAST_BETWEEN_CHECKPOINTS:

@@ -33,6 +33,7 @@ from studio.training.recipe import recipe
 from studio.training.records import Dataset
 from studio.training.request import ROWS_PER_PICTURE, TrainRequest
 from studio.training.result import TrainResult
+from studio.training.trackers import Trackers
 
 CLASS_FILE = "class.safetensors"
 
@@ -60,7 +61,8 @@ def run(
     on_step(Step(0, request.steps, note="Loading the model"))
 
     def train(network: Network) -> TrainResult:
-        return Training(request, network, dataset, on_step, folder).run(earlier, processes)
+        trackers = Trackers(request, folder, offline=models.offline)
+        return Training(request, network, dataset, on_step, folder).run(earlier, processes, trackers)
 
     try:
         result = models.network(request.model, train)
@@ -101,8 +103,9 @@ class Training:
         self.name = file_name(request)
         self.saved = -1  # the step of the last checkpoint
 
-    def run(self, earlier: State | None, processes: Processes) -> TrainResult:
-        self.processes = self.feed.processes = processes
+    def run(self, earlier: State | None, processes: Processes, trackers: Trackers) -> TrainResult:
+        self.trackers, self.processes = trackers, processes
+        self.feed.processes = processes
         place = self.folder if processes.first else None
         self.journal = Journal(place, {**recipe(self.request), "seed": self.request.seed})
         self.peak = PeakMemory(self.network.device)
@@ -132,9 +135,13 @@ class Training:
             if self.request.gradient_checkpointing:
                 denoiser.enable_gradient_checkpointing()
             try:
+                if processes.first:
+                    self.trackers.begin(self.name)
                 stopped = self._learn()
+                self.trackers.close()
                 result = self._result(stopped)
             finally:
+                self.trackers.close()
                 if self.request.gradient_checkpointing:
                     denoiser.disable_gradient_checkpointing()
         if stopped:
@@ -177,6 +184,7 @@ class Training:
         if last or point.step % request.validate_every == 0:
             loop.validate()
         self.journal.log(loop.points[-1])
+        self.trackers.log(loop.points[-1])
         if not last and point.step % request.checkpoint_every == 0:
             self._checkpoint()
         if last or loop.tired or point.step % request.sample_every == 0:
@@ -199,6 +207,7 @@ class Training:
                 lambda index: self.on_step(self._step(f"Drawing sample {index + 1} of {count}")),
             )
         self.journal.keep_samples(self.loop.step, pictures)
+        self.trackers.draw(self.loop.step, pictures)
 
     def _report(self) -> None:
         self.on_step(self._step(self._words()))
@@ -289,4 +298,4 @@ class Training:
         if warned:
             first = f"{warned[0].file} {warned[0].what}".strip()
             said.append(f"Of {len(warned)} remarks on the pictures the first is: {first}")
-        return tuple(said)
+        return (*said, *self.trackers.remarks)
