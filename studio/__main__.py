@@ -29,6 +29,7 @@ from studio.settings import (
     place_among_processes,
     prepare_environment,
 )
+from studio.training import commands as training_commands
 from studio.workbench import ENGINES, Engine, engine_named, make_store
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -68,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv[:1] == [bench_command.NAME]:
             return bench_command.main(argv[1:], make_store, ProgressLine(sys.stderr))
+        if argv and argv[0] in training_commands.COMMANDS:
+            return training_commands.main(argv[0], argv[1:], make_store, ProgressLine(sys.stderr))
         options = parser.parse_args(argv)
         if options.engine is None:
             parser.print_help()
@@ -226,6 +229,7 @@ def _describe(engine: Engine) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     listed = [(engine.name, engine.about) for engine in ENGINES] + [(bench_command.NAME, bench_command.ABOUT)]
+    listed += [(name, command.about) for name, command in training_commands.COMMANDS.items()]
     table = "\n".join(f"  {name:<14} {about}" for name, about in listed)
     parser = argparse.ArgumentParser(
         prog="python -m studio",
