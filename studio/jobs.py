@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 Work = Callable[[OnStep], runs.Saveable]
 WorkInFolder = Callable[[OnStep, Path], runs.Saveable]
 
+
 @dataclass(frozen=True)
 class Outside:
     """Work in processes that outlive a studio, by a run's folder: how to follow it on while it lives, else its end."""

@@ -87,7 +87,9 @@ def limits_for(settings: Settings) -> Limits:
 def check_launch(settings: Settings) -> None:
     """Raises PolicyError for a studio that strangers visit and that would start programs for them."""
     if settings.profile == "shared" and settings.launch is not None:
-        raise PolicyError("processes: a studio that strangers visit starts no programs; leave it out.", field="processes")
+        raise PolicyError(
+            "processes: a studio that strangers visit starts no programs; leave it out.", field="processes"
+        )
 
 
 def check_illusion(

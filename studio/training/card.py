@@ -172,7 +172,7 @@ def _training(run: Trained) -> str:
         "pictures": f"{notes.get('ss_num_train_images', '?')} an epoch, repeats counted",
         "class pictures": request.class_pictures or None,
         "plan": next(iter(result.get("notes", ())), "").rstrip(".") or None,
-        "done": f"{result['steps']:,} steps, {result['epochs']:g} epochs{', then stopped' if result['stopped'] else ''}",
+        "done": f"{result['steps']:,} steps, {result['epochs']:g} epochs" + ", then stopped" * result["stopped"],
         "batch": f"{request.batch_size} x {request.accumulation} accumulated",
         "resolution": notes.get("modelspec.resolution"),
         "rank, alpha": f"{request.rank}, {request.scale:g}" if KINDS[request.adapter].ranked else None,
@@ -204,4 +204,3 @@ def _licence(choices: Choices) -> str:
 def _plain(said: str) -> str:
     """Text of a person's in a table, a code span or a picture's title: nothing in it is markup."""
     return " ".join(re.sub(r"[`|<>\[\]*\\]", " ", said).split())
-

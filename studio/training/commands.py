@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from studio import requests
 from studio.errors import Cancelled
 from studio.progress import Step
 from studio.settings import Settings, add_machine_arguments, machine_values, prepare_environment
@@ -91,29 +92,40 @@ def _caption_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help="a folder, a zip or a built-in set of pictures")
     parser.add_argument("--model", default="template", help="blip, florence-2, a folder of one, or template (default)")
     parser.add_argument("--again", action="store_true", help="also pictures that have a caption")
+    parser.add_argument("--detail", choices=("short", "long", "longest"), help="how much Florence-2 says")
     parser.add_argument("--write", default="edits", choices=("edits", "text"), help="edits.json, or .txt beside them")
     parser.add_argument("--trigger", default="", metavar="WORD", help="a word put before every caption that lacks it")
     parser.add_argument("--template", metavar="TEXT", help="for template: may hold {trigger} and {name}")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of edits.json (default: DATA's own)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of edits.json (default: in outputs/)")
     add_machine_arguments(parser)
 
 
 def _caption(options: argparse.Namespace, make_store: MakeStore, progress: Progress) -> int:
-    from studio.training import captioning
-
     settings = Settings(**machine_values(options))
     prepare_environment(settings)
-    request = captioning.request_of(options)
+    from studio.training import captioning
+    from studio.training.edits import EDITS_FILE, read_edits
+
+    names = ("data", "model", "again", "detail", "write", "trigger", "template")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    request = requests.parse(captioning.CaptionRequest, given)
+    place = options.out or settings.outputs / "captions" / (Path(options.data.replace(":", "-")).stem or "set")
     try:
-        result, code = captioning.run(request, make_store(settings), on_step=progress), 0
+        result, code = captioning.run(request, make_store(settings), on_step=progress, edits=read_edits(place)), 0
     except Cancelled as stop:  # Ctrl+C
         result, code = stop.kept, 130
     finally:
         progress.close()
     if result is None:
         print("Stopped before the first caption.", file=sys.stderr)
-        return 130
-    print(*result.keep(captioning.place_of(options, settings)), sep="\n")
+        return code
+    if request.write == "text":
+        print(*result.write_beside(), sep="\n")
+    elif result.captions:
+        place.mkdir(parents=True, exist_ok=True)
+        result.save(place)
+        print(place / EDITS_FILE)
+    print(*result.said, sep="\n")
     return code
 
 

@@ -62,8 +62,8 @@ def push(
 @contextmanager
 def _in_words(repository: str) -> Iterator[None]:
     """What the Hub or the way to it says, as one sentence; never the request, whose headers hold the token."""
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
     from httpx2 import HTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     try:
         yield

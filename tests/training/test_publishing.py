@@ -59,7 +59,11 @@ def header(card):
 def test_the_header_of_a_card_is_what_the_hub_reads(run):
     found, _ = header(text(run, Choices("cc-by-4.0", "runwayml/stable-diffusion-v1-5")))
     assert found["base_model"] == "runwayml/stable-diffusion-v1-5"
-    assert (found["library_name"], found["pipeline_tag"], found["license"]) == ("diffusers", "text-to-image", "cc-by-4.0")
+    assert (found["library_name"], found["pipeline_tag"], found["license"]) == (
+        "diffusers",
+        "text-to-image",
+        "cc-by-4.0",
+    )
     assert found["instance_prompt"] == "sks"
     assert {"text-to-image", "diffusers", "lora", "template:sd-lora"} <= set(found["tags"])
     assert [sample["text"] for sample in found["widget"]] == ["a fox | <b>", "a penguin"]
@@ -80,7 +84,7 @@ def test_the_body_holds_the_figures_of_the_run_and_no_path_of_this_machine(run):
     assert f"{run.result['best_validation']:.5f}" in body
     assert "| pictures | 3 an epoch, repeats counted |" in body
     assert "| plan | 3 steps, 1.0 epochs of 3 pictures; 1 held out |" in body
-    assert 'weight_name="four-diffusers.safetensors"' in body
+    assert 'weight_name="sks-diffusers.safetensors"' in body
     assert run.request.data not in body
     assert "![a fox b]" in body  # no markup of a prompt's own
 
@@ -109,7 +113,11 @@ def test_a_card_that_is_there_stays_unless_it_shall_be_written_again(run):
 
 @pytest.mark.parametrize(
     ("choices", "field"),
-    [(Choices(licence="my own!"), "licence"), (Choices(licence="a\nb: c"), "licence"), (Choices("", "name"), "base_model")],
+    [
+        (Choices(licence="my own!"), "licence"),
+        (Choices(licence="a\nb: c"), "licence"),
+        (Choices("", "name"), "base_model"),
+    ],
 )
 def test_what_the_hub_would_not_take_is_refused(run, choices, field):
     with pytest.raises(RequestError) as refused:
@@ -208,7 +216,7 @@ def test_what_goes_to_the_hub_is_the_card_the_adapters_and_the_samples_byte_for_
     assert "the name of its data folder" in said.out
     assert found.made["visibility"] == "private"
     assert sorted(found.files) == sorted(files_of(run))
-    assert {"README.md", "four.safetensors", "four-diffusers.safetensors", "samples.png"} <= found.files.keys()
+    assert {"README.md", "sks.safetensors", "sks-diffusers.safetensors", "samples.png"} <= found.files.keys()
     assert not any(name.endswith(".json") or name.startswith("training") for name in found.files)
     for name, data in found.files.items():
         assert data == (run.folder / name).read_bytes()

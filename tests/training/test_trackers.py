@@ -147,7 +147,9 @@ def test_a_training_tells_its_curve_its_validation_and_its_samples(pictures, tin
 
 
 @pytest.mark.parametrize("fails_at", ["start", "settings", "log", "images", "finish"])
-def test_a_tracker_that_fails_costs_a_remark_and_nothing_else(pictures, tiny_store, tmp_path, remembered, caplog, fails_at):
+def test_a_tracker_that_fails_costs_a_remark_and_nothing_else(
+    pictures, tiny_store, tmp_path, remembered, caplog, fails_at
+):
     begun = remembered(fails_at)
     request = asked(pictures, trackers=("wandb", "trackio"), sample_prompts=("a fox",), sample_steps=1)
     result = training.run(request, tiny_store, folder=tmp_path)
