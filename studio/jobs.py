@@ -344,8 +344,8 @@ class Runner:
         if step.pictures is not None and job.pace.preview_due(now):
             previews = drawn(step.pictures, job.preview_px) or previews
             job.pace.previewed = now
-        self._stop_if_asked(job)
         with self._changed:
+            self._stop_if_asked(job)
             self._publish(
                 job,
                 step=step.index,

@@ -182,6 +182,25 @@ def check_train(
     _refuse(_train_problems(request, limits, allowed_models))
 
 
+class Caption(Protocol):
+    """What these rules look at of a request for captions."""
+
+    data: str
+    model: str
+    write: str
+
+
+def check_caption(request: Caption, limits: Limits) -> None:
+    """Raises one PolicyError. Strangers name neither a folder nor a model, and write beside nobody's pictures."""
+    free = {"data": request.data.startswith(BUILTIN), "model": request.model == "template"}
+    free["write"] = request.write == "edits"
+    _refuse(
+        (field, "cannot be chosen so in a studio that strangers visit; take a built-in set, template and edits")
+        for field, allowed in free.items()
+        if limits.listed_models_only and not allowed
+    )
+
+
 def _refuse(problems: Iterable[tuple[str, str]]) -> None:
     """One PolicyError with every problem, if there is any; its field is the first one's."""
     found = list(problems)

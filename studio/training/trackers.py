@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 PROJECT = "duckrabbit"
 NOT_TOLD = {"data", "model", "resume", "trackers", "class_prompt", "instance_prompt"}
 WANDB_HOST, WANDB_KEY = "api.wandb.ai", "WANDB_API_KEY"
+TRACKIO_AWAY = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
 # Nothing of the machine, the command line, the code or the terminal.
 WANDB_QUIET = {
     "console": "off",
@@ -157,13 +158,17 @@ def _tensorboard(run: Run) -> GeneralTracker:
 def _wandb(run: Run) -> GeneralTracker:
     from accelerate.tracking import WandBTracker
 
-    mode = "online" if run.online and is_logged_in(environment()) else "offline"
+    env = environment()
+    online = run.online and env.get("WANDB_MODE", "online") == "online" and is_logged_in(env)
+    mode = "online" if online else "offline"
     return WandBTracker(PROJECT, name=run.name, dir=str(run.folder), mode=mode, settings=dict(WANDB_QUIET))
 
 
 def _trackio(run: Run) -> GeneralTracker:
     from accelerate.tracking import TrackioTracker
 
+    if not run.online and any(environment().get(name) for name in TRACKIO_AWAY):
+        raise ConnectionError("trackio is set to send curves away, and this studio is offline")
     return TrackioTracker(PROJECT, name=run.name, embed=False, auto_log_gpu=False, auto_log_cpu=False)
 
 

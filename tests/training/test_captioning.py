@@ -10,8 +10,9 @@ import pytest
 import transformers
 
 from studio.__main__ import main
-from studio.errors import Cancelled, ModelFileError, ModelNotFoundError, RequestError, UnknownNameError
+from studio.errors import Cancelled, ModelFileError, ModelNotFoundError, PolicyError, RequestError, UnknownNameError
 from studio.models.store import ModelStore
+from studio.policy import LOCAL, SHARED, check_caption
 from studio.training import captioners, captioning
 from studio.training.captioners import CAPTIONERS, find
 from studio.training.captioning import CaptionRequest
@@ -212,6 +213,18 @@ def test_no_zip_and_no_built_in_set_is_written_into(store, data, tmp_path):
             captioning.run(asked(where, write="text"), store)
         assert refused.value.field == "write"
     assert captioning.run(asked(archive, template="of {name}"), store).captions["a.png"] == "of a"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"), [({"data": "/etc"}, "data"), ({"model": "blip"}, "model"), ({"write": "text"}, "write")]
+)
+def test_strangers_name_no_folder_and_no_model(changes, field):
+    request = asked("builtin:mascot")
+    check_caption(request, SHARED)
+    with pytest.raises(PolicyError) as refused:
+        check_caption(request.model_copy(update=changes), SHARED)
+    assert refused.value.field == field
+    check_caption(request.model_copy(update=changes), LOCAL)
 
 
 def test_a_set_without_pictures_is_refused(store, tmp_path):

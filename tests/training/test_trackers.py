@@ -195,8 +195,18 @@ def test_weights_and_biases_is_online_for_who_is_logged_in_and_allows_it(tmp_pat
     monkeypatch.setattr(trackers, "environment", lambda: {"NETRC": str(somebody)})
     modes = [trackers._wandb(trackers.Run("a", tmp_path, online)).init_kwargs["mode"] for online in (True, False)]
     assert modes == ["online", "offline"]
+    monkeypatch.setattr(trackers, "environment", lambda: {"NETRC": str(somebody), "WANDB_MODE": "offline"})
+    assert trackers._wandb(trackers.Run("a", tmp_path, True)).init_kwargs["mode"] == "offline"
     monkeypatch.setattr(trackers, "environment", lambda: {"NETRC": str(nobody)})
     assert trackers._wandb(trackers.Run("a", tmp_path, True)).init_kwargs["mode"] == "offline"
+
+
+def test_offline_trackio_sends_nothing_to_a_space_that_the_environment_names(tmp_path, monkeypatch):
+    monkeypatch.setattr(trackers, "environment", lambda: {"TRACKIO_SPACE_ID": "ann/curves"})
+    found = Trackers(asked("x", trackers=("trackio",)), tmp_path, offline=True)
+    found.begin("a run")
+    assert found.remarks == ["Trackio failed (ConnectionError) and was left alone; the training went on."]
+    assert trackers._trackio(trackers.Run("a", tmp_path, True)).init_kwargs["embed"] is False
 
 
 # -- the real ones, where they are installed
