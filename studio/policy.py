@@ -84,6 +84,14 @@ def limits_for(settings: Settings) -> Limits:
     return SHARED if settings.profile == "shared" else LOCAL
 
 
+def check_launch(settings: Settings) -> None:
+    """Raises PolicyError for a studio that strangers visit and that would start programs for them."""
+    if settings.profile == "shared" and settings.launch is not None:
+        raise PolicyError(
+            "processes: a studio that strangers visit starts no programs; leave it out.", field="processes"
+        )
+
+
 def check_illusion(
     request: Illusion, limits: Limits, allowed_models: Collection[str], allowed_loras: Collection[str] = ()
 ) -> None:
@@ -158,6 +166,7 @@ class Train(Protocol):
     epochs: int | None
     resume: str
     cache: str
+    trackers: tuple[str, ...]
     resolution: int | None
     sample_steps: int
     checkpoint_every: int
@@ -171,6 +180,25 @@ def check_train(
 ) -> None:
     """Raises one PolicyError. Strangers train the small built-in models on the built-in sets, and not for long."""
     _refuse(_train_problems(request, limits, allowed_models))
+
+
+class Caption(Protocol):
+    """What these rules look at of a request for captions."""
+
+    data: str
+    model: str
+    write: str
+
+
+def check_caption(request: Caption, limits: Limits) -> None:
+    """Raises one PolicyError. Strangers name neither a folder nor a model, and write beside nobody's pictures."""
+    free = {"data": request.data.startswith(BUILTIN), "model": request.model == "template"}
+    free["write"] = request.write == "edits"
+    _refuse(
+        (field, "cannot be chosen so in a studio that strangers visit; take a built-in set, template and edits")
+        for field, allowed in free.items()
+        if limits.listed_models_only and not allowed
+    )
 
 
 def _refuse(problems: Iterable[tuple[str, str]]) -> None:
@@ -267,7 +295,7 @@ def _train_problems(request: Train, limits: Limits, allowed_models: Collection[s
             yield "model", _unlisted(request.model, builtin)
         if not request.data.startswith(BUILTIN):
             yield "data", "no folder can be named in a studio that strangers visit; choose a built-in set"
-        for field, free in (("epochs", None), ("resume", ""), ("cache", "memory")):
+        for field, free in (("epochs", None), ("resume", ""), ("cache", "memory"), ("trackers", ())):
             if getattr(request, field) != free:
                 yield field, "cannot be set in a studio that strangers visit; leave it out"
         if request.checkpoint_every < LEAST_BETWEEN_CHECKPOINTS:

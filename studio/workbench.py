@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from studio import policy, presets, requests
 from studio.errors import RequestError, UnknownNameError
 from studio.imaging import read_recipe
-from studio.jobs import Runner
+from studio.jobs import Outside, Runner
 from studio.models import refs
 from studio.progress import OnStep
 from studio.runs import Saveable
@@ -52,7 +52,8 @@ class Engine:
 
     ``allow`` holds a request against the limits; the module ``preflight`` has ``check(request, settings)``,
     ``evaluations(request)`` and ``headline(request)``; none imports torch, but for a check of adapters. With
-    ``in_folder`` ``run`` is told the run's folder, where it keeps what it goes on from after a stop.
+    ``in_folder`` ``run`` is told the run's folder, where it keeps what it goes on from after a stop. The module
+    ``launch`` runs it in processes of its own, where the settings say so.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Engine:
     allow: Callable[[Any, policy.Limits, Collection[str], Collection[str]], None]
     in_folder: bool = False
     lane: Lane = "gpu"
+    launch: str = ""
 
     def request_class(self) -> type[BaseModel]:
         return _imported(self.request)
@@ -75,6 +77,10 @@ class Engine:
         """Run it; ``folder``, the run's, is for those that keep something there meanwhile."""
         place = {"folder": folder} if self.in_folder else {}
         return self.run_function()(request, models, on_step=on_step, **place)
+
+    def launched(self, settings: Settings) -> Callable[..., Saveable] | None:
+        """What runs it outside this process: called with the request, the settings, on_step and folder."""
+        return _imported(f"{self.launch}:run") if self.launch and settings.launch is not None else None
 
     def check(self, request: BaseModel, settings: Settings | None = None) -> None:
         _imported(f"{self.preflight}:check")(request, settings)
@@ -132,6 +138,7 @@ ENGINES: tuple[Engine, ...] = (
         preflight="studio.training.preflight",
         allow=policy.check_train,
         in_folder=True,
+        launch="studio.training.launching",
     ),
 )
 
@@ -162,6 +169,7 @@ class Workbench:
     """Everything a page can ask for. An ``owner`` is a browser's token; at home all browsers are one."""
 
     def __init__(self, settings: Settings) -> None:
+        policy.check_launch(settings)
         self.settings = settings
         self.limits = policy.limits_for(settings)
         self.jobs = Runner(
@@ -169,6 +177,7 @@ class Workbench:
             self.limits.max_queue,
             max_queue_per_owner=self.limits.max_queue_per_owner,
             keep=self.limits.max_runs_kept,
+            outside=Outside(_outlived, _last_words),
         )
         self._store: ModelStore | None = None
 
@@ -282,7 +291,12 @@ class Workbench:
         return owner
 
     def _run(self, engine: Engine, request: BaseModel, on_step: OnStep, *folder: Path) -> Saveable:
-        return engine.start(request, self._models(), on_step, *folder)
+        launched = engine.launched(self.settings)
+        if launched is None:
+            return engine.start(request, self._models(), on_step, *folder)
+        if self._store is not None:
+            self._store.evict_idle()  # it needs the memory that models fill here
+        return launched(request, self.settings, on_step=on_step, folder=folder[0])
 
     def _models(self) -> ModelStore:
         """Called in the gpu lane's one thread only."""
@@ -316,6 +330,21 @@ class Workbench:
 def new_owner() -> str:
     """A token for a browser that has none."""
     return secrets.token_urlsafe(24)
+
+
+def _outlived(folder: Path) -> Callable[[OnStep], Saveable] | None:
+    """How to follow what an earlier studio launched for a run; None where nothing of it is at work."""
+    launch = _launch_of(folder)
+    return _imported(f"{launch}:outlived")(folder) if launch else None
+
+
+def _last_words(folder: Path) -> str:
+    launch = _launch_of(folder)
+    return _imported(f"{launch}:last_words")(folder) if launch else ""
+
+
+def _launch_of(folder: Path) -> str:
+    return next((engine.launch for engine in ENGINES if engine.name == folder.parent.name), "")
 
 
 def _imported(place: str) -> Any:

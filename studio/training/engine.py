@@ -28,10 +28,12 @@ from studio.training.notes import notes
 from studio.training.objective import Objective
 from studio.training.plan import Plan, split
 from studio.training.preflight import check, data_place, file_name, kind_of, planned
+from studio.training.processes import Processes
 from studio.training.recipe import recipe
 from studio.training.records import Dataset
 from studio.training.request import ROWS_PER_PICTURE, TrainRequest
 from studio.training.result import TrainResult
+from studio.training.trackers import Trackers
 
 CLASS_FILE = "class.safetensors"
 
@@ -45,6 +47,8 @@ def run(
     run; after the first step ``Cancelled.kept`` then holds what was learned, and with a ``folder`` resume goes on.
     """
     check(request)
+    processes = Processes.joined(models.device)
+    processes.check(request.batch_size * request.accumulation)
     _check_folder(request, folder)
     on_step(Step(0, request.steps, note="Reading the pictures"))
     dataset = read_dataset(data_place(request.data, models.assets), trigger=request.trigger, template=request.template)
@@ -53,12 +57,20 @@ def run(
         whole = tuple(replace(example, caption=request.instance_prompt) for example in dataset.examples)
         dataset = replace(dataset, examples=whole)
     earlier = checkpoints.latest(Path(request.resume).expanduser()) if request.resume else None
+    processes.wait()  # until all have read what the first will write anew
     on_step(Step(0, request.steps, note="Loading the model"))
 
     def train(network: Network) -> TrainResult:
-        return Training(request, network, dataset, on_step, folder).run(earlier)
+        trackers = Trackers(request, folder, offline=models.offline)
+        return Training(request, network, dataset, on_step, folder).run(earlier, processes, trackers)
 
-    return models.network(request.model, train)
+    try:
+        result = models.network(request.model, train)
+    except Cancelled:
+        processes.leave()
+        raise
+    processes.leave()
+    return result
 
 
 def _check_folder(request: TrainRequest, folder: Path | None) -> None:
@@ -88,11 +100,14 @@ class Training:
         self.feed = Feed(request, network, learn, kept)
         pictures = sum(example.repeats for example in learn)
         self.plan: Plan = planned(request, pictures, self.feed.batches, len(kept))
-        self.journal = Journal(folder, {**recipe(request), "seed": request.seed})
         self.name = file_name(request)
         self.saved = -1  # the step of the last checkpoint
 
-    def run(self, earlier: State | None) -> TrainResult:
+    def run(self, earlier: State | None, processes: Processes, trackers: Trackers) -> TrainResult:
+        self.trackers, self.processes = trackers, processes
+        self.feed.processes = processes
+        place = self.folder if processes.first else None
+        self.journal = Journal(place, {**recipe(self.request), "seed": self.request.seed})
         self.peak = PeakMemory(self.network.device)
         self.network.residence.settle(False)  # what learns has to stay where it is
         objective = Objective.of(self.network, self.request)
@@ -120,9 +135,13 @@ class Training:
             if self.request.gradient_checkpointing:
                 denoiser.enable_gradient_checkpointing()
             try:
+                if processes.first:
+                    self.trackers.begin(self.name)
                 stopped = self._learn()
+                self.trackers.close()
                 result = self._result(stopped)
             finally:
+                self.trackers.close()
                 if self.request.gradient_checkpointing:
                     denoiser.disable_gradient_checkpointing()
         if stopped:
@@ -131,7 +150,7 @@ class Training:
 
     def _learn(self) -> bool:
         """Step by step; whether it was stopped. A stop between two steps is a checkpoint as well."""
-        self.begun = time.perf_counter()
+        self.begun, self.on_step = time.perf_counter(), self.processes.patient(self.on_step)
         try:
             if not self.loop.step:
                 self.loop.validate()
@@ -139,6 +158,7 @@ class Training:
             while self.loop.step < self.plan.steps and not self.loop.tired:
                 self._one_step()
                 self._report()
+                self.processes.agree()
         except (Cancelled, KeyboardInterrupt) as stop:
             if not self.loop.step:  # nothing was learned yet
                 raise
@@ -147,7 +167,7 @@ class Training:
             return True
         except (RuntimeError, MemoryError) as error:
             # Before the first step the store makes room and tries again; later that would be from the beginning.
-            if not (is_out_of_memory(error) and self.loop.step):
+            if not (is_out_of_memory(error) and (self.loop.step or self.processes.several)):
                 raise
             raise OutOfMemoryError(
                 f"Memory ran out after step {self.loop.step}: lower batch_size or resolution, or set "
@@ -164,6 +184,7 @@ class Training:
         if last or point.step % request.validate_every == 0:
             loop.validate()
         self.journal.log(loop.points[-1])
+        self.trackers.log(loop.points[-1])
         if not last and point.step % request.checkpoint_every == 0:
             self._checkpoint()
         if last or loop.tired or point.step % request.sample_every == 0:
@@ -171,12 +192,12 @@ class Training:
 
     def _checkpoint(self) -> None:
         step = self.loop.step
-        if self.folder is not None and step != self.saved:
+        if self.journal.place is not None and step != self.saved:
             self.saved = step
             self.journal.keep(self.loop.state(vars(self.fingerprint)), self._adapter(), self.name, self._notes(step))
 
     def _sample(self) -> None:
-        if not self.request.sample_prompts:
+        if not self.request.sample_prompts or not self.processes.first:
             return
         count = len(self.request.sample_prompts)
         with self.loop.averaged():
@@ -186,6 +207,7 @@ class Training:
                 lambda index: self.on_step(self._step(f"Drawing sample {index + 1} of {count}")),
             )
         self.journal.keep_samples(self.loop.step, pictures)
+        self.trackers.draw(self.loop.step, pictures)
 
     def _report(self) -> None:
         self.on_step(self._step(self._words()))
@@ -228,13 +250,15 @@ class Training:
     def _class_latents(self) -> Tensor:
         """Those of an earlier run of the same request where it kept them."""
         kept = Path(self.request.resume).expanduser() / PLACE / CLASS_FILE
-        if self.request.resume and kept.is_file():
+        if not self.processes.first:
+            found = samples.class_room(self.network, self.request)
+        elif self.request.resume and kept.is_file():
             found = load_file(kept)["latents"]
         else:
             found = samples.class_latents(self.network, self.request, self._preparing)
-        if self.folder is not None:
-            save_file({"latents": found}, self.folder / PLACE / CLASS_FILE)
-        return found
+        if self.journal.place is not None:
+            save_file({"latents": found}, self.journal.place / CLASS_FILE)
+        return self.processes.shared(found)
 
     def _result(self, stopped: bool) -> TrainResult:
         loop, best = self.loop, None
@@ -274,4 +298,4 @@ class Training:
         if warned:
             first = f"{warned[0].file} {warned[0].what}".strip()
             said.append(f"Of {len(warned)} remarks on the pictures the first is: {first}")
-        return tuple(said)
+        return (*said, *self.trackers.remarks)

@@ -65,6 +65,7 @@ class Loop:
         self, request: TrainRequest, network: Network, learner: Learner, feed: Feed, objective: Objective, steps: int
     ) -> None:
         self.request, self.network, self.feed, self.objective, self.steps = request, network, feed, objective, steps
+        self.processes = feed.processes
         self.parameters = learner.parameters
         self.accelerator = accelerator_for(request, network)
         self.raw = optimizers.make(request, self.parameters)
@@ -84,7 +85,8 @@ class Loop:
         for group in self.raw.param_groups:
             group["lr"] = group["rate"] * share
         passes = self.request.accumulation
-        loss = sum(self._pass(self.step * passes + index) for index in range(passes)) / passes
+        values = [self._pass(self.step * passes + index) for index in range(passes)]
+        loss = sum(self._together(values)) / passes
         if self.request.max_grad_norm:
             self.accelerator.clip_grad_norm_(list(self.parameters.values()), self.request.max_grad_norm)
         self.optimizer.step()
@@ -104,8 +106,12 @@ class Loop:
             return None
         with self.averaged(), torch.no_grad():
             places = itertools.product(range(len(batches)), range(LEVELS))
-            found = [self._measured(batches[place], place, level) for place, level in places]
-        return sum(found) / len(found)
+            mine = self.processes.rows
+            found = [
+                self._measured(batches[place], place, level) if mine(number, 1) else 0.0
+                for number, (place, level) in enumerate(places)
+            ]
+        return sum(self.processes.added(found)) / len(found)
 
     def validate(self) -> None:
         """Measure after a step, and note whether it is the best; before the first one it is what to fall from."""
@@ -186,21 +192,45 @@ class Loop:
         self._sum, self._weight = facts["smoothed"]
 
     def _pass(self, index: int) -> float:
-        """Forward and backward of one batch; its loss."""
-        batch, seed = self.feed.batch(index), derived_seed(self.request.seed, NOISE, index)
-        draw = torch.Generator().manual_seed(seed)
-        noise = offset(torch.randn(batch.latents.shape, generator=draw), self.request.noise_offset, draw)
-        loss = self._loss(batch, noise, torch.rand(len(noise), generator=draw))
+        """Forward and backward of this process's rows of one batch; their part of its loss."""
+        count = len(self.feed.members(index))
+        rows = self.processes.rows(index * self.request.batch_size, count)
+        every = 1 if self.feed.prior is None else 2
+        self.rows += every * count
+        if not rows:  # another process has them
+            return 0.0
+        batch = self.feed.batch(index, rows)
+        draw = torch.Generator().manual_seed(derived_seed(self.request.seed, NOISE, index))
+        whole = torch.randn(every * count, *batch.latents.shape[1:], generator=draw)
+        noise, u = offset(whole, self.request.noise_offset, draw), torch.rand(every * count, generator=draw)
+        if len(rows) < count:
+            places = [place * count + row for place in range(every) for row in rows]
+            noise, u = noise[places], u[places]
+        loss = self._loss(batch, noise, u) * (len(rows) / count)
         value = loss.item()
+        if not self.processes.several:
+            self._check(value, index)
+        self.accelerator.backward(loss / self.request.accumulation)
+        return value
+
+    def _together(self, values: list[float]) -> list[float]:
+        """The losses of a step's passes, and its gradients, over all processes."""
+        if not self.processes.several:
+            return values
+        values = self.processes.added(values)
+        for index, value in enumerate(values):
+            self._check(value, self.step * len(values) + index)
+        self.processes.add_gradients(self.parameters.values())
+        return values
+
+    def _check(self, value: float, index: int) -> None:
         if not math.isfinite(value):
+            names = [self.feed.examples[member].name for member in self.feed.members(index)[:4]]
             raise NonFiniteLossError(
-                f"The loss is {value} in step {self.step + 1}, in the batch of {', '.join(batch.names[:4])}: lower "
+                f"The loss is {value} in step {self.step + 1}, in the batch of {', '.join(names)}: lower "
                 "learning_rate, or look at those pictures; the last checkpoint is sound.",
                 field="learning_rate",
             )
-        self.accelerator.backward(loss / self.request.accumulation)
-        self.rows += len(noise)
-        return value
 
     def _loss(self, batch: Batch, noise: Tensor, u: Tensor) -> Tensor:
         """Mean over the pictures, and prior_weight times that over the class's (Ruiz et al. 2022, eq. 2)."""
@@ -240,13 +270,14 @@ def worn(parameters: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor]) 
 def accelerator_for(request: TrainRequest, network: Network) -> Accelerator:
     """Accelerate for the network's device, in the request's precision. Raises RequestError for one that is not there.
 
-    Accelerate keeps one state for a whole process, while a studio trains one thing after the other.
+    Accelerate keeps one state for a whole process, while a studio trains one thing after the other; of several
+    processes that know one another already it stays.
     """
     mixed = request.precision
     if mixed == "auto":
         mixed = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(network.dtype, "fp32")
     if mixed == "fp16" and network.device.type == "cpu":
         raise RequestError("precision: fp16 needs a GPU; choose bf16, fp32 or auto.", field="precision")
-    AcceleratorState._reset_state(reset_partial_state=True)
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     GradientState._reset_state()
     return Accelerator(mixed_precision="no" if mixed == "fp32" else mixed, cpu=network.device.type == "cpu")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from studio.errors import RequestError, UnknownNameError, shortened
 from studio.models.refs import BUILTIN
 from studio.requests import own_options
+from studio.training import trackers
 from studio.training.buckets import Size, batch_count, bucket_sizes, nearest_bucket, step_for
 from studio.training.kinds import KINDS, Kind, Options
 from studio.training.plan import Plan, split
@@ -59,6 +60,7 @@ def check(request: TrainRequest, settings: Settings | None = None) -> None:
     """Raises RequestError for settings that do not fit together; no file is looked at."""
     _check_kind(request)
     _check_optimizer(request)
+    trackers.check(request.trackers)
     if request.epochs is None and request.warmup_steps >= request.steps:
         raise RequestError(
             f"warmup_steps: must be less than the {request.steps} steps, got {request.warmup_steps}.",

@@ -12,7 +12,7 @@ from studio.training.request import TrainRequest
 
 KEY, VERSION = "duckrabbit", 1
 MAX_RECIPE = 64 * 1024  # characters
-NOT_RECORDED = {"resume"}
+NOT_RECORDED = {"resume", "trackers"}
 
 
 def recipe(request: TrainRequest) -> dict[str, Any]:

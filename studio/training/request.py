@@ -13,6 +13,7 @@ Method = Literal["text_to_image", "dreambooth"]
 KindName = Literal["lora", "rslora", "dora", "locon", "loha", "lokr", "oft", "boft"]
 Schedule = Literal["constant", "linear", "cosine", "cosine_restarts", "polynomial"]
 OptimizerName = Literal["adamw", "adafactor", "prodigy", "adamw8bit"]
+TrackerName = Literal["tensorboard", "wandb", "trackio"]
 Prompt = Annotated[str, Field(min_length=1, max_length=400)]
 ROWS_PER_PICTURE = 3  # one forward, and going back is worth two
 
@@ -119,6 +120,9 @@ class TrainRequest(BaseModel):
         100, ge=1, le=100_000, description="Steps between checkpoints, from which a run can go on."
     )
     resume: str = Field("", max_length=1000, description="Folder of an earlier run of the same settings to go on from.")
+    trackers: tuple[TrackerName, ...] = Field(
+        (), max_length=3, description="Who else gets curves and samples: tensorboard, wandb, trackio, where installed."
+    )
     title: str = Field("", max_length=80, pattern=r"^[\w .()+-]*$", description="Name of the result; made if empty.")
 
     @model_validator(mode="after")

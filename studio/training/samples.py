@@ -41,6 +41,12 @@ def class_latents(network: Network, request: TrainRequest, on_step: OnStep) -> T
     return torch.cat(found).clone()
 
 
+def class_room(network: Network, request: TrainRequest) -> Tensor:
+    """Zeros of the shape of ``class_latents``."""
+    cells = network.cells(request.resolution)
+    return torch.zeros(request.class_pictures, network.channels, cells, cells)
+
+
 def latents_of(network: Network, request: TrainRequest, prompt: str, seed: int, on_step: OnStep) -> Tensor:
     """Clean codes of one picture (1 x C x h x w) of the size that is trained at."""
     cells = network.cells(request.resolution)
