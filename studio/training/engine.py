@@ -18,16 +18,15 @@ from studio.progress import OnStep, Step, ignore
 from studio.training import checkpoints, samples
 from studio.training.checkpoints import PLACE, State
 from studio.training.dataset import read_dataset
-from studio.training.export import Adapter, taken
 from studio.training.feed import Feed, Prior
 from studio.training.fingerprint import Fingerprint
-from studio.training.injecting import injected
 from studio.training.journal import Journal
+from studio.training.learning import SEATS, Learned
 from studio.training.loop import Loop, Point, worn
 from studio.training.notes import notes
 from studio.training.objective import Objective
 from studio.training.plan import Plan, split
-from studio.training.preflight import check, data_place, file_name, kind_of, planned
+from studio.training.preflight import check, data_place, file_name, planned
 from studio.training.recipe import recipe
 from studio.training.records import Dataset
 from studio.training.request import ROWS_PER_PICTURE, TrainRequest
@@ -110,7 +109,7 @@ class Training:
         self.feed.prepare(None if self.folder is None else self.folder.parent / ".cache", self._preparing)
         if self.request.has_prior:
             self.feed.prior = Prior(self.request.class_prompt, self._class_latents())
-        with injected(self.network, self.request) as self.learner:
+        with SEATS[self.request.method].put(self.network, self.request) as self.learner:
             self.loop = Loop(self.request, self.network, self.learner, self.feed, objective, self.plan.steps)
             if earlier is not None:
                 self.loop.restore(earlier)
@@ -173,7 +172,7 @@ class Training:
         step = self.loop.step
         if self.folder is not None and step != self.saved:
             self.saved = step
-            self.journal.keep(self.loop.state(vars(self.fingerprint)), self._adapter(), self.name, self._notes(step))
+            self.journal.keep(self.loop.state(vars(self.fingerprint)), self._learned(), self.name, self._notes(step))
 
     def _sample(self) -> None:
         if not self.request.sample_prompts:
@@ -217,10 +216,9 @@ class Training:
     def _preparing(self, step: Step) -> None:
         self.on_step(Step(0, self.plan.steps, note=f"{step.note}, {step.index + 1} of {step.total}"))
 
-    def _adapter(self, weights: Mapping[str, Tensor] | None = None) -> Adapter:
-        several = "text_encoder_2" in self.network.parts
+    def _learned(self, weights: Mapping[str, Tensor] | None = None) -> Learned:
         with worn(self.loop.parameters, weights or self.loop.current()):
-            return taken(self.learner, kind_of(self.request), several_encoders=several)
+            return SEATS[self.request.method].take(self.learner, self.network, self.request)
 
     def _notes(self, step: int) -> dict[str, str]:
         return notes(self.request, self.network, self.plan, self.feed.examples, step)
@@ -240,11 +238,11 @@ class Training:
         loop, best = self.loop, None
         best_step = None if loop.best is None else loop.best[0]
         if best_step is not None and best_step != loop.step:
-            best = self._adapter(loop.best_weights)
+            best = self._learned(loop.best_weights)
         return TrainResult(
             request=self.request,
             plan=self.plan,
-            last=self._adapter(),
+            last=self._learned(),
             best=best,
             best_step=best_step,
             before=loop.before,

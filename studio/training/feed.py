@@ -76,7 +76,7 @@ class Feed:
         """Encode everything that is encoded once; ``folder`` is where the disk's cache lies."""
         cache = self._cache(folder)
         self.latents = LatentCache(self.network, cache)
-        self.prompts = None if self.request.text_encoder else PromptCache(self.network, cache)
+        self.prompts = None if self.request.encodes_anew else PromptCache(self.network, cache)
         if isinstance(cache, Afresh):
             return
         self.latents.fill(list(self._all_crops()), on_step)

@@ -35,7 +35,8 @@ class Fingerprint:
     def check(self, before: Mapping[str, Any]) -> None:
         """Raises RequestError that names the first thing that differs."""
         for name, value in self.settings.items():
-            was = before["settings"].get(name)
+            default = TrainRequest.model_fields[name].default  # of a setting that is younger than the checkpoint
+            was = before["settings"].get(name, default)
             if was != value:
                 raise RequestError(
                     f"{name}: was {was!r} in the run to go on from, here it is {value!r}; set it back, or leave "

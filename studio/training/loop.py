@@ -20,7 +20,7 @@ from studio.models.networks import Network
 from studio.training import optimizers
 from studio.training.checkpoints import State
 from studio.training.feed import Batch, Feed
-from studio.training.injecting import Learner
+from studio.training.learning import Learning
 from studio.training.objective import Objective, losses, offset
 from studio.training.request import TrainRequest
 from studio.training.schedules import factor
@@ -59,10 +59,10 @@ class Average:
 
 
 class Loop:
-    """One run over an injected adapter. ``step`` counts what is done; ``restore`` goes on from a checkpoint."""
+    """One run over what learns in a network. ``step`` counts what is done; ``restore`` goes on from a checkpoint."""
 
     def __init__(
-        self, request: TrainRequest, network: Network, learner: Learner, feed: Feed, objective: Objective, steps: int
+        self, request: TrainRequest, network: Network, learner: Learning, feed: Feed, objective: Objective, steps: int
     ) -> None:
         self.request, self.network, self.feed, self.objective, self.steps = request, network, feed, objective, steps
         self.parameters = learner.parameters

@@ -15,6 +15,7 @@ from studio.models.refs import BUILTIN
 from studio.requests import own_options
 from studio.training.buckets import Size, batch_count, bucket_sizes, nearest_bucket, step_for
 from studio.training.kinds import KINDS, Kind, Options
+from studio.training.methods import METHODS
 from studio.training.plan import Plan, split
 from studio.training.records import Example
 from studio.training.request import ROWS_PER_PICTURE, TrainRequest
@@ -57,6 +58,7 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
 
 def check(request: TrainRequest, settings: Settings | None = None) -> None:
     """Raises RequestError for settings that do not fit together; no file is looked at."""
+    _check_method(request)
     _check_kind(request)
     _check_optimizer(request)
     if request.epochs is None and request.warmup_steps >= request.steps:
@@ -77,7 +79,9 @@ def evaluations(request: TrainRequest) -> int:
 
 def headline(request: TrainRequest) -> str:
     """What the job is called in lists."""
-    return shortened(request.title or f"{KINDS[request.adapter].title} of {_made_name(request)}", 120)
+    way = METHODS[request.method]
+    made = KINDS[request.adapter].title if way.form == "lora" else way.title
+    return shortened(request.title or f"{made} of {_made_name(request)}", 120)
 
 
 def file_name(request: TrainRequest) -> str:
@@ -143,6 +147,22 @@ def kind_of(request: TrainRequest) -> Kind:
 def options_of(request: TrainRequest) -> Options:
     """The kind's own settings; RequestError that names the one at fault."""
     return own_options(kind_of(request).options, request.options, request.adapter)
+
+
+def _check_method(request: TrainRequest) -> None:
+    """Settings of other methods are not quietly passed by."""
+    way, fields = METHODS[request.method], TrainRequest.model_fields
+    foreign = {field: other.title for other in METHODS.values() if other is not way for field in other.own}
+    for field in (*way.without, *foreign):
+        default = fields[field].default
+        if getattr(request, field) != default:
+            fix = f"leave it at {default!r}" if default or default is False else "leave it empty"
+            whose = f"only {foreign[field]} has this" if field in foreign else f"{way.title} has no use for this"
+            raise RequestError(f"{field}: {whose}; {fix}.", field=field)
+    if way.form != "lora" and len(request.trigger.split()) != 1:
+        raise RequestError(
+            f"trigger: {way.title} needs one new word, such as <sks>, got {request.trigger!r}.", field="trigger"
+        )
 
 
 def _check_kind(request: TrainRequest) -> None:

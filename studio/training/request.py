@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from studio.training.captions import TEMPLATE
 from studio.training.kinds import Layers
 
-Method = Literal["text_to_image", "dreambooth"]
+Method = Literal["text_to_image", "dreambooth", "textual_inversion"]
 KindName = Literal["lora", "rslora", "dora", "locon", "loha", "lokr", "oft", "boft"]
 Schedule = Literal["constant", "linear", "cosine", "cosine_restarts", "polynomial"]
 OptimizerName = Literal["adamw", "adafactor", "prodigy", "adamw8bit"]
@@ -18,7 +18,7 @@ ROWS_PER_PICTURE = 3  # one forward, and going back is worth two
 
 
 class TrainRequest(BaseModel):
-    """An adapter learned from captioned pictures (text_to_image), or from pictures of one subject (dreambooth)."""
+    """An adapter learned from captioned pictures (text_to_image) or pictures of one subject (dreambooth), or a word."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,7 +33,8 @@ class TrainRequest(BaseModel):
     )
     method: Method = Field(
         "text_to_image",
-        description="text_to_image (every picture has its caption) or dreambooth (all pictures share one prompt).",
+        description="text_to_image (every picture has its caption), dreambooth (all pictures share one prompt) or "
+        "textual_inversion (the trigger becomes a word that the model knows, which itself stays as it is).",
     )
     trigger: str = Field("", max_length=60, description="A word put before every caption that lacks it.")
     template: str = Field(
@@ -52,6 +53,15 @@ class TrainRequest(BaseModel):
     )
     prior_weight: float = Field(
         1.0, ge=0.0, le=10.0, description="dreambooth: how much the loss on class pictures counts."
+    )
+
+    vectors: int = Field(
+        1, ge=1, le=75, description="textual_inversion: tokens that the new word is made of; more can hold more."
+    )
+    initializer: str = Field(
+        "",
+        max_length=200,
+        description="textual_inversion: words that the vectors begin as, such as 'duck'; empty: the mean of all words.",
     )
 
     adapter: KindName = Field("lora", description="The kind of adapter.")
@@ -147,6 +157,11 @@ class TrainRequest(BaseModel):
         steps = self.steps if self.epochs is None else self.epochs
         drawn = len(self.sample_prompts) * (1 + steps // self.sample_every) + self.class_pictures
         return ROWS_PER_PICTURE * steps * self.batch_rows + 2 * drawn * self.sample_steps
+
+    @property
+    def encodes_anew(self) -> bool:
+        """Whether captions are encoded in every pass, since what encodes them learns."""
+        return self.text_encoder or self.method == "textual_inversion"
 
     @property
     def has_prior(self) -> bool:
