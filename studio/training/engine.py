@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -15,8 +16,9 @@ from studio.errors import Cancelled, OutOfMemoryError, RequestError
 from studio.models.networks import Network
 from studio.models.store import ModelStore
 from studio.progress import OnStep, Step, ignore
-from studio.training import checkpoints, samples
+from studio.training import checkpoints, continual, samples
 from studio.training.checkpoints import PLACE, State
+from studio.training.continual import Before, Beneath
 from studio.training.dataset import read_dataset
 from studio.training.feed import Feed, Prior
 from studio.training.fingerprint import Fingerprint
@@ -51,11 +53,15 @@ def run(
     if request.method == "dreambooth":
         whole = tuple(replace(example, caption=request.instance_prompt) for example in dataset.examples)
         dataset = replace(dataset, examples=whole)
+    before = continual.before(request, models.assets, models.models_dir)
     earlier = checkpoints.latest(Path(request.resume).expanduser()) if request.resume else None
     on_step(Step(0, request.steps, note="Loading the model"))
 
     def train(network: Network) -> TrainResult:
-        return Training(request, network, dataset, on_step, folder).run(earlier)
+        training = Training(request, network, dataset, on_step, folder)
+        training.before = before
+        with continual.beneath(network, before.files) as training.beneath:
+            return training.run(earlier)
 
     return models.network(request.model, train)
 
@@ -90,12 +96,13 @@ class Training:
         self.journal = Journal(folder, {**recipe(request), "seed": request.seed})
         self.name = file_name(request)
         self.saved = -1  # the step of the last checkpoint
+        self.before, self.beneath = Before(), Beneath({})  # earlier LoRAs
 
     def run(self, earlier: State | None) -> TrainResult:
         self.peak = PeakMemory(self.network.device)
         self.network.residence.settle(False)  # what learns has to stay where it is
         objective = Objective.of(self.network, self.request)
-        self.fingerprint = Fingerprint.of(self.request, self.dataset, self.network)
+        self.fingerprint = Fingerprint.of(self.request, self.dataset, self.network, self.before.hashes)
         if earlier is not None:
             self.fingerprint.check(earlier.facts["fingerprint"])
             if earlier.step >= self.plan.steps:
@@ -106,11 +113,14 @@ class Training:
             [Point(**point) for point in earlier.facts["points"]] if earlier else (),
             Path(self.request.resume).expanduser() if earlier else None,
         )
+        self.feed.salt = self.before.salt
         self.feed.prepare(None if self.folder is None else self.folder.parent / ".cache", self._preparing)
         if self.request.has_prior:
             self.feed.prior = Prior(self.request.class_prompt, self._class_latents())
         with SEATS[self.request.method].put(self.network, self.request) as self.learner:
             self.loop = Loop(self.request, self.network, self.learner, self.feed, objective, self.plan.steps)
+            if self.request.earlier_penalty:
+                self.loop.penalties = partial(self.beneath.penalties, self.learner, self.request.earlier_penalty)
             if earlier is not None:
                 self.loop.restore(earlier)
                 self._checkpoint()  # from now on this run's folder is enough
@@ -221,7 +231,7 @@ class Training:
             return SEATS[self.request.method].take(self.learner, self.network, self.request)
 
     def _notes(self, step: int) -> dict[str, str]:
-        return notes(self.request, self.network, self.plan, self.feed.examples, step)
+        return notes(self.request, self.network, self.plan, self.feed.examples, step) | self.before.notes()
 
     def _class_latents(self) -> Tensor:
         """Those of an earlier run of the same request where it kept them."""
@@ -259,6 +269,8 @@ class Training:
     def _said(self, stopped: bool) -> tuple[str, ...]:
         loop = self.loop
         said = [self.plan.words() + "."]
+        if self.before.files:
+            said.append(self.before.words())
         if stopped:
             said.append(f"Stopped after step {loop.step} of {self.plan.steps}; what was learned is kept.")
         elif loop.tired:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -39,6 +39,7 @@ class Point:
     smoothed: float
     rate: float
     validation: float | None = None
+    penalty: float | None = None  # beside the loss; for what keeps earlier adapters as they are
 
 
 class NonFiniteLossError(StudioError):
@@ -70,6 +71,7 @@ class Loop:
         self.raw = optimizers.make(request, self.parameters)
         self.optimizer = self.accelerator.prepare(self.raw)
         self.average = Average(self.parameters, request.ema) if request.ema else None
+        self.penalties: Callable[[], Iterable[Tensor]] = tuple  # what is kept small beside the loss, term by term
         self.step, self.rows = 0, 0
         self.points: list[Point] = []
         self.before: float | None = None  # validation loss before anything was learned
@@ -85,6 +87,7 @@ class Loop:
             group["lr"] = group["rate"] * share
         passes = self.request.accumulation
         loss = sum(self._pass(self.step * passes + index) for index in range(passes)) / passes
+        penalty = self._penalise()
         if self.request.max_grad_norm:
             self.accelerator.clip_grad_norm_(list(self.parameters.values()), self.request.max_grad_norm)
         self.optimizer.step()
@@ -93,7 +96,7 @@ class Loop:
         if self.average is not None:
             self.average.update(self.step)
         self._sum, self._weight = MEMORY * self._sum + loss, MEMORY * self._weight + 1
-        point = Point(self.step, loss, self._sum / self._weight, self.request.learning_rate * share)
+        point = Point(self.step, loss, self._sum / self._weight, self.request.learning_rate * share, penalty=penalty)
         self.points.append(point)
         return point
 
@@ -200,6 +203,21 @@ class Loop:
             )
         self.accelerator.backward(loss / self.request.accumulation)
         self.rows += len(noise)
+        return value
+
+    def _penalise(self) -> float | None:
+        """Gradients of all penalties, added to the loss's; their sum, None where there are none."""
+        found = []
+        for term in self.penalties():
+            self.accelerator.backward(term)
+            found.append(term.detach())
+        value = torch.stack(found).sum().item() if found else None
+        if value is not None and not math.isfinite(value):
+            raise NonFiniteLossError(
+                f"The penalty for earlier LoRAs is {value} in step {self.step + 1}: lower earlier_penalty or "
+                "learning_rate; the last checkpoint is sound.",
+                field="earlier_penalty",
+            )
         return value
 
     def _loss(self, batch: Batch, noise: Tensor, u: Tensor) -> Tensor:

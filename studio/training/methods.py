@@ -53,6 +53,7 @@ METHODS: Mapping[str, Way] = {
                 "options",
                 "text_encoder",
                 "text_encoder_learning_rate",
+                "earlier",
                 "caption_dropout",  # a caption without the word teaches the word nothing
             ),
         ),

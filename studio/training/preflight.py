@@ -23,6 +23,8 @@ from studio.training.request import ROWS_PER_PICTURE, TrainRequest
 if TYPE_CHECKING:
     from studio.settings import Settings
 
+EMPTY = (None, "", (), {})
+PENALISED = ("lora", "rslora", "locon")  # kinds whose change is a scale times B A
 LONGEST = 14 * 24 * 3600.0  # seconds that a run may be expected to take
 
 
@@ -57,9 +59,10 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
 
 
 def check(request: TrainRequest, settings: Settings | None = None) -> None:
-    """Raises RequestError for settings that do not fit together; no file is looked at."""
+    """Raises RequestError for settings that do not fit together; of files only earlier LoRAs are looked at."""
     _check_method(request)
     _check_kind(request)
+    _check_earlier(request, settings)
     _check_optimizer(request)
     if request.epochs is None and request.warmup_steps >= request.steps:
         raise RequestError(
@@ -156,7 +159,7 @@ def _check_method(request: TrainRequest) -> None:
     for field in (*way.without, *foreign):
         default = fields[field].default
         if getattr(request, field) != default:
-            fix = f"leave it at {default!r}" if default or default is False else "leave it empty"
+            fix = "leave it empty" if default in EMPTY else f"leave it at {default!r}"
             whose = f"only {foreign[field]} has this" if field in foreign else f"{way.title} has no use for this"
             raise RequestError(f"{field}: {whose}; {fix}.", field=field)
     if way.form != "lora" and len(request.trigger.split()) != 1:
@@ -175,6 +178,20 @@ def _check_kind(request: TrainRequest) -> None:
         )
     if not kind.ranked and request.alpha is not None:
         raise RequestError(f"alpha: {kind.title} has none; leave it empty.", field="alpha")
+
+
+def _check_earlier(request: TrainRequest, settings: Settings | None) -> None:
+    """With ``settings``, which say where models lie, also that the earlier LoRAs are there and fit the model."""
+    if request.earlier_penalty and request.adapter not in PENALISED:
+        raise RequestError(
+            f"earlier_penalty: {kind_of(request).title} is no plain product of two matrices; choose "
+            f"{', '.join(PENALISED)}, or set 0.",
+            field="earlier_penalty",
+        )
+    if request.earlier and settings is not None:
+        from studio.training import continual
+
+        continual.files_of(request, settings.assets, settings.models_dir)
 
 
 def _check_optimizer(request: TrainRequest) -> None:

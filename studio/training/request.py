@@ -73,6 +73,17 @@ class TrainRequest(BaseModel):
     )
     text_encoder: bool = Field(False, description="Train the CLIP text encoders as well.")
 
+    earlier: tuple[Annotated[str, Field(min_length=1, max_length=1000)], ...] = Field(
+        (), max_length=8, description="LoRAs learned before, on top of which the new one learns; they stay as they are."
+    )
+    earlier_penalty: float = Field(
+        0.0,
+        ge=0.0,
+        le=1e12,
+        allow_inf_nan=False,
+        description="How strongly changes are kept small where those of earlier LoRAs are large (C-LoRA); 0: not.",
+    )
+
     steps: int = Field(500, ge=1, le=1_000_000, description="Steps of the optimiser.")
     epochs: int | None = Field(None, ge=1, le=100_000, description="Passes over the pictures, in place of steps.")
     batch_size: int = Field(1, ge=1, le=256, description="Pictures in one pass of the network.")
@@ -139,6 +150,14 @@ class TrainRequest(BaseModel):
             raise ValueError("class_prompt: class pictures need one, such as 'a photo of a dog'")
         if self.class_pictures and self.method != "dreambooth":
             raise ValueError("class_pictures: only dreambooth has them; set 0 or choose the method dreambooth")
+        return self
+
+    @model_validator(mode="after")
+    def _earlier_loras(self) -> TrainRequest:
+        if len(set(self.earlier)) < len(self.earlier):
+            raise ValueError("earlier: each LoRA is given once; leave the second out")
+        if self.earlier_penalty and not self.earlier:
+            raise ValueError("earlier_penalty: there is nothing to keep; name LoRAs in earlier, or set 0")
         return self
 
     @property
