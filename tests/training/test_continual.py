@@ -173,7 +173,7 @@ def test_earlier_loras_are_in_the_network_while_it_learns_and_gone_afterwards(pi
         with attach(network.attached, network.adaptable, earlier, "tiny"):
             both = answer(network, "one", "two")
     assert (both - bare).abs().max() > 1e-3
-    _, seen = learn(on_top(pictures, earlier, sample_prompts=("a fox",), sample_steps=2), tiny_store)
+    _, seen = learn(on_top(pictures, earlier), tiny_store)
     torch.testing.assert_close(seen["first"], both, atol=2e-6, rtol=0)
     assert (seen["last"] - both).abs().max() > 1e-3
     assert torch.equal(answer(network), bare)
@@ -221,6 +221,13 @@ def test_a_penalty_keeps_what_earlier_loras_say(tiny_store, earlier, tmp_path):
     assert drift[1] < 0.8 * drift[0]
     assert drift[2] < 0.8 * drift[1]
     assert changed[2] < changed[0]  # and that is its price: less is learned
+
+
+def test_samples_before_the_first_step_leave_nothing_that_cannot_be_trained_through(pictures, tiny_store, earlier):
+    plain = training.run(on_top(pictures, earlier), tiny_store)
+    drawn = training.run(on_top(pictures, earlier, sample_prompts=("a fox",), sample_steps=1), tiny_store)
+    assert sorted(drawn.journal.samples) == [0, 2]
+    assert drawn.points == plain.points
 
 
 def test_conditions_cached_without_them_are_not_taken_for_theirs(pictures, tiny_store, earlier, tmp_path):
