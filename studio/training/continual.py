@@ -38,16 +38,21 @@ class Before:
         """What cached conditions depend on beside the network: LoRAs may change text encoders."""
         return "/".join(self.hashes)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Without their folders, which mean nothing on another machine."""
+        return tuple(Path(name).name for name in self.files)
+
     def notes(self) -> dict[str, str]:
         """For the new LoRA's header: which ones it was learned on top of."""
         if not self.files:
             return {}
-        listed = [{"name": name, "sha256": sha} for name, sha in zip(self.files, self.hashes, strict=True)]
+        listed = [{"name": name, "sha256": sha} for name, sha in zip(self.names, self.hashes, strict=True)]
         return {"duckrabbit_earlier": json.dumps(listed), "modelspec.description": self.words()}
 
     def words(self) -> str:
         """Such as "Learned on top of a.safetensors: use them together, each at scale 1."."""
-        return f"Learned on top of {' and '.join(self.files)}: use them together, each at scale 1."
+        return f"Learned on top of {' and '.join(self.names)}: use them together, each at scale 1."
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ def beneath(network: Network, files: Mapping[str, Path]) -> Iterator[Beneath]:
 def _whole(change: LowRank | Written, layer: Layer) -> Tensor:
     """What an adapter adds to a layer's weight, float32, outputs x everything else."""
     if isinstance(change, LowRank):
-        return change.up.float() @ change.down.float().flatten(1)
+        return (change.up.float() @ change.down.float().flatten(1)).to(layer.weight.device)
     found = change.change(layer)
     return torch.zeros_like(layer.weight).float().flatten(1) if found is None else found.flatten(1)
 

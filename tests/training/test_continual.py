@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 
@@ -192,10 +193,12 @@ def test_the_new_lora_alone_is_what_is_saved_and_all_together_are_what_was_train
     with tiny_store.lease("tiny") as network:
         with attach(network.attached, network.adaptable, {**earlier, "new": path}, "tiny"):
             torch.testing.assert_close(answer(network, "one", "two", "new"), seen["last"], atol=5e-6, rtol=0)
-    assert f"Learned on top of {' and '.join(request.earlier)}: use them together, each at scale 1." in result.said
+    assert "Learned on top of one.safetensors and two.safetensors: use them together, each at scale 1." in result.said
     with safe_open(path, "pt") as file:
         notes = file.metadata()
-    assert [row["name"] for row in json.loads(notes["duckrabbit_earlier"])] == list(request.earlier)
+    assert json.loads(notes["duckrabbit_earlier"]) == [
+        {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in earlier.values()
+    ]
     assert notes["modelspec.description"] in result.said
 
 
