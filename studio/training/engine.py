@@ -117,7 +117,9 @@ class Training:
         self.feed.prepare(None if self.folder is None else self.folder.parent / ".cache", self._preparing)
         if self.request.has_prior:
             self.feed.prior = Prior(self.request.class_prompt, self._class_latents())
-        with SEATS[self.request.method].put(self.network, self.request) as self.learner:
+        seat = SEATS[self.request.method]
+        with seat.put(self.network, self.request) as self.learner:
+            seat.check(self.learner, self.network, [example.caption for example in self.dataset.examples])
             self.loop = Loop(self.request, self.network, self.learner, self.feed, objective, self.plan.steps)
             if self.request.earlier_penalty:
                 self.loop.penalties = partial(self.beneath.penalties, self.learner, self.request.earlier_penalty)

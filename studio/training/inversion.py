@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
-from studio.errors import RequestError
-from studio.models.networks import Network
+from studio.errors import RequestError, shortened
+from studio.models.networks import Network, tokenized
 from studio.training.export import Tensors, write
 from studio.training.injecting import TEXT_PARTS, uncompiled
 from studio.training.request import TrainRequest
@@ -136,6 +136,21 @@ def spelled(network: Network, request: TrainRequest) -> Iterator[Words]:
         for part, table in tables.items():
             undo.enter_context(_worn(network, part, table, Speller(tokenizers[part], words)))
         yield Words(words, tables)
+
+
+def check_room(words: Words, network: Network, captions: Sequence[str]) -> None:
+    """Raises RequestError for captions that are so long that some of the word is cut off, and would never learn."""
+    for part in words.tables:
+        speller = network.parts[tokenizer_of(part)]
+        last = speller.tokenizer.convert_tokens_to_ids(words.words[-1])
+        read = zip(captions, tokenized(speller, captions).input_ids.tolist(), strict=True)
+        cut = [caption for caption, ids in read if last not in ids]
+        if cut:
+            raise RequestError(
+                f"vectors: with {len(words.words)} the word is cut off in {len(cut)} captions, such as "
+                f"{shortened(cut[0])!r}; give fewer, or shorten captions.",
+                field="vectors",
+            )
 
 
 def taken(words: Words) -> Embedding:

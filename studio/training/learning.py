@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,10 +41,14 @@ class Learned(Protocol):
 
 @dataclass(frozen=True)
 class Seat:
-    """``put``: into a network until a block ends, which leaves it as it was; ``take``: a copy of what is learned."""
+    """``put``: into a network until a block ends, which leaves it as it was; ``take``: a copy of what is learned.
+
+    ``check`` raises RequestError for captions that what was put in cannot learn from.
+    """
 
     put: Callable[[Network, TrainRequest], AbstractContextManager[Any]]
     take: Callable[[Any, Network, TrainRequest], Learned]
+    check: Callable[[Any, Network, Sequence[str]], None] = lambda learning, network, captions: None
 
 
 def _adapter(learner: Learner, network: Network, request: TrainRequest) -> Learned:
@@ -55,5 +59,7 @@ ADAPTER = Seat(injected, _adapter)
 SEATS: Mapping[Method, Seat] = {
     "text_to_image": ADAPTER,
     "dreambooth": ADAPTER,
-    "textual_inversion": Seat(inversion.spelled, lambda words, network, request: inversion.taken(words)),
+    "textual_inversion": Seat(
+        inversion.spelled, lambda words, network, request: inversion.taken(words), inversion.check_room
+    ),
 }

@@ -10,8 +10,10 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
+from transformers import CLIPTextModel
 
 from studio import requests, training
+from studio.builtin.words import SPECIAL, text_config
 from studio.errors import Cancelled, RequestError
 from studio.models.bpe import clip_tokenizer
 from studio.models.store import ModelStore
@@ -23,7 +25,7 @@ from studio.training.methods import METHODS
 from studio.training.preflight import check, headline
 from studio.training.recipe import read
 from studio.training.request import TrainRequest
-from tests.training.asked import asked
+from tests.training.asked import asked, save_set
 from tests.training.test_resume import assert_same, run, state
 
 PROMPTS = ["a red duckrabbit", "a duckrabbit and a fox", "a blue penguin"]
@@ -35,15 +37,26 @@ def asked_for(data, **changes) -> TrainRequest:
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """A folder with a tiny SD that predicts v, an SDXL and an SD 3."""
+def folders(assets, tmp_path_factory):
+    """A folder with a tiny SD that predicts v, one with CLIP's own tokenizer, an SDXL and an SD 3."""
     from tests.tiny import save_tiny_pipeline, save_tiny_sd3, save_tiny_sdxl
 
     root = tmp_path_factory.mktemp("families")
     save_tiny_pipeline(root / "v", "v_prediction")
+    save_bpe(root / "v", root / "bpe", clip_tokenizer(assets / "configs" / "clip" / "merges.txt"))
     save_tiny_sdxl(root / "sdxl")
     save_tiny_sd3(root / "sd3", with_t5=False)
     return root
+
+
+def save_bpe(tiny, folder, tokenizer):
+    """The tiny pipeline with the tokens of real Stable Diffusion, 77 to a prompt."""
+    torch.manual_seed(1)
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny, local_files_only=True, safety_checker=None)
+    config = text_config(len(tokenizer) - len(SPECIAL), width=16, layers=1)
+    config.max_position_embeddings, config.eos_token_id = tokenizer.model_max_length, tokenizer.eos_token_id
+    pipeline.register_modules(tokenizer=tokenizer, text_encoder=CLIPTextModel(config))
+    pipeline.save_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +83,7 @@ def assert_equal(one, other):
     assert all(torch.equal(value, other[key]) for key, value in one.items())
 
 
-@pytest.fixture(scope="module", params=["v", "sdxl"])
+@pytest.fixture(scope="module", params=["v", "bpe", "sdxl"])
 def learned(request, pictures, store, tmp_path_factory):
     """(request, network, its weights and conditions before, conditions with the learned words, result, folder)"""
     asked_this, seen = asked_for(pictures, model=request.param, steps=3), {}
@@ -196,7 +209,8 @@ def test_diffusers_reads_its_file_and_encodes_as_the_network_did(learned, folder
         embeds, _, pooled, _ = pipeline.encode_prompt(PROMPTS, device="cpu", do_classifier_free_guidance=False)
         found = {"embeds": embeds, "pooled": pooled}
     else:
-        pipeline = StableDiffusionPipeline.from_pretrained(folders / "v", local_files_only=True, safety_checker=None)
+        place = folders / asked_this.model
+        pipeline = StableDiffusionPipeline.from_pretrained(place, local_files_only=True, safety_checker=None)
         pipeline.load_textual_inversion(folder / "duckrabbit-diffusers.safetensors", local_files_only=True)
         found = {"embeds": pipeline.encode_prompt(PROMPTS, "cpu", 1, False)[0]}
     assert_equal(found, seen["live"])
@@ -374,6 +388,16 @@ def test_what_the_model_cannot_take_is_a_sentence_and_leaves_it_as_it_was(change
     assert refused.value.field == field
     assert words in str(refused.value)
     assert network.parts == before
+
+
+def test_a_word_that_captions_have_no_room_for_is_refused(store, tmp_path):
+    data = save_set(tmp_path / "set", count=3)
+    (data / "picture-1.txt").write_text("a red duckrabbit")
+    training.run(asked_for(data, model="v", vectors=12, steps=1), store)
+    words = "vectors: with 13 the word is cut off in 1 captions, such as 'a red duckrabbit'; give fewer, or shorten"
+    with pytest.raises(RequestError, match=words) as refused:
+        training.run(asked_for(data, model="v", vectors=13, steps=1), store)
+    assert refused.value.field == "vectors"
 
 
 def test_every_method_is_in_both_tables_and_names_settings_that_there_are():
