@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from studio.training.engine import Training
 from studio.training.injecting import NAME, Learner
 from studio.training.preflight import check
 from studio.training.request import TrainRequest
+from tests.tiny import save_tiny_sd3, save_tiny_sdxl
 from tests.training.asked import asked, save_set
 from tests.training.test_resume import assert_same, run, state
 
@@ -200,6 +202,23 @@ def test_the_new_lora_alone_is_what_is_saved_and_all_together_are_what_was_train
         {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in earlier.values()
     ]
     assert notes["modelspec.description"] in result.said
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd3"])
+def test_other_families_learn_on_top_as_well(family, pictures, assets, tmp_path):
+    {"sdxl": save_tiny_sdxl, "sd3": partial(save_tiny_sd3, with_t5=False)}[family](tmp_path / family)
+    store = ModelStore(assets, tmp_path, device="cpu")
+    settings = RANKED | {"model": family, "text_encoder": True}
+    (tmp_path / "old").mkdir()
+    old = training.run(asked(pictures, title="old", **settings), store).save(tmp_path / "old")["output"]
+    named = {"earlier": (f"old/{old}",), "earlier_penalty": 2.0, "title": "new", "seed": 9}  # in the models folder
+    result, seen = learn(asked(pictures, **settings | named), store)
+    assert result.points[1].penalty > 0
+    files = {"old": tmp_path / "old" / old, "new": tmp_path / result.save(tmp_path)["output"]}
+    with store.lease(family) as network:
+        with attach(network.attached, network.adaptable, files, family):
+            torch.testing.assert_close(answer(network, "old"), seen["first"], atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(answer(network, "old", "new"), seen["last"], atol=1e-5, rtol=1e-4)
 
 
 def test_the_curve_has_the_penalty_beside_the_loss(pictures, tiny_store, earlier):
