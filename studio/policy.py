@@ -170,6 +170,7 @@ class Train(Protocol):
     resolution: int | None
     sample_steps: int
     checkpoint_every: int
+    earlier: tuple[str, ...]
 
     @property
     def evaluations(self) -> int: ...
@@ -179,7 +180,8 @@ def check_train(
     request: Train, limits: Limits, allowed_models: Collection[str], allowed_loras: Collection[str] = ()
 ) -> None:
     """Raises one PolicyError. Strangers train the small built-in models on the built-in sets, and not for long."""
-    _refuse(_train_problems(request, limits, allowed_models))
+    loras = _lora_problems("earlier", request.earlier, limits, allowed_loras)
+    _refuse([*_train_problems(request, limits, allowed_models), *loras])
 
 
 class Caption(Protocol):
@@ -264,10 +266,16 @@ def _search_problems(request: Illusion, limits: Limits) -> Iterator[tuple[str, s
 
 
 def _adapter_problems(request: Illusion, limits: Limits, allowed: Collection[str]) -> Iterator[tuple[str, str]]:
-    yield from _above("adapters", len(request.adapters), limits.max_adapters)
-    for text in request.adapters.values():
+    yield from _lora_problems("adapters", request.adapters.values(), limits, allowed)
+
+
+def _lora_problems(
+    field: str, named: Collection[str], limits: Limits, allowed: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    yield from _above(field, len(named), limits.max_adapters)
+    for text in named:
         if limits.listed_models_only and text not in allowed:
-            yield "adapters", _unlisted(text, allowed)
+            yield field, _unlisted(text, allowed)
 
 
 def _most_settings(request: Illusion) -> int:

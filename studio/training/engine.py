@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -15,19 +16,19 @@ from studio.errors import Cancelled, OutOfMemoryError, RequestError
 from studio.models.networks import Network
 from studio.models.store import ModelStore
 from studio.progress import OnStep, Step, ignore
-from studio.training import checkpoints, samples
+from studio.training import checkpoints, continual, samples
 from studio.training.checkpoints import PLACE, State
+from studio.training.continual import Before, Beneath
 from studio.training.dataset import read_dataset
-from studio.training.export import Adapter, taken
 from studio.training.feed import Feed, Prior
 from studio.training.fingerprint import Fingerprint
-from studio.training.injecting import injected
 from studio.training.journal import Journal
+from studio.training.learning import SEATS, Learned
 from studio.training.loop import Loop, Point, worn
 from studio.training.notes import notes
 from studio.training.objective import Objective
 from studio.training.plan import Plan, split
-from studio.training.preflight import check, data_place, file_name, kind_of, planned
+from studio.training.preflight import check, data_place, file_name, planned
 from studio.training.processes import Processes
 from studio.training.recipe import recipe
 from studio.training.records import Dataset
@@ -56,13 +57,17 @@ def run(
     if request.method == "dreambooth":
         whole = tuple(replace(example, caption=request.instance_prompt) for example in dataset.examples)
         dataset = replace(dataset, examples=whole)
+    before = continual.before(request, models.assets, models.models_dir)
     earlier = checkpoints.latest(Path(request.resume).expanduser()) if request.resume else None
     processes.wait()  # until all have read what the first will write anew
     on_step(Step(0, request.steps, note="Loading the model"))
 
     def train(network: Network) -> TrainResult:
         trackers = Trackers(request, folder, offline=models.offline)
-        return Training(request, network, dataset, on_step, folder).run(earlier, processes, trackers)
+        training = Training(request, network, dataset, on_step, folder)
+        training.before = before
+        with continual.beneath(network, before.files) as training.beneath:
+            return training.run(earlier, processes, trackers)
 
     try:
         result = models.network(request.model, train)
@@ -102,6 +107,7 @@ class Training:
         self.plan: Plan = planned(request, pictures, self.feed.batches, len(kept))
         self.name = file_name(request)
         self.saved = -1  # the step of the last checkpoint
+        self.before, self.beneath = Before(), Beneath({})  # earlier LoRAs
 
     def run(self, earlier: State | None, processes: Processes, trackers: Trackers) -> TrainResult:
         self.trackers, self.processes = trackers, processes
@@ -111,7 +117,7 @@ class Training:
         self.peak = PeakMemory(self.network.device)
         self.network.residence.settle(False)  # what learns has to stay where it is
         objective = Objective.of(self.network, self.request)
-        self.fingerprint = Fingerprint.of(self.request, self.dataset, self.network)
+        self.fingerprint = Fingerprint.of(self.request, self.dataset, self.network, self.before.hashes)
         if earlier is not None:
             self.fingerprint.check(earlier.facts["fingerprint"])
             if earlier.step >= self.plan.steps:
@@ -122,11 +128,16 @@ class Training:
             [Point(**point) for point in earlier.facts["points"]] if earlier else (),
             Path(self.request.resume).expanduser() if earlier else None,
         )
+        self.feed.salt = self.before.salt
         self.feed.prepare(None if self.folder is None else self.folder.parent / ".cache", self._preparing)
         if self.request.has_prior:
             self.feed.prior = Prior(self.request.class_prompt, self._class_latents())
-        with injected(self.network, self.request) as self.learner:
+        seat = SEATS[self.request.method]
+        with seat.put(self.network, self.request) as self.learner:
+            seat.check(self.learner, self.network, [example.caption for example in self.dataset.examples])
             self.loop = Loop(self.request, self.network, self.learner, self.feed, objective, self.plan.steps)
+            if self.request.earlier_penalty:
+                self.loop.penalties = partial(self.beneath.penalties, self.learner, self.request.earlier_penalty)
             if earlier is not None:
                 self.loop.restore(earlier)
                 self._checkpoint()  # from now on this run's folder is enough
@@ -194,7 +205,7 @@ class Training:
         step = self.loop.step
         if self.journal.place is not None and step != self.saved:
             self.saved = step
-            self.journal.keep(self.loop.state(vars(self.fingerprint)), self._adapter(), self.name, self._notes(step))
+            self.journal.keep(self.loop.state(vars(self.fingerprint)), self._learned(), self.name, self._notes(step))
 
     def _sample(self) -> None:
         if not self.request.sample_prompts or not self.processes.first:
@@ -239,13 +250,12 @@ class Training:
     def _preparing(self, step: Step) -> None:
         self.on_step(Step(0, self.plan.steps, note=f"{step.note}, {step.index + 1} of {step.total}"))
 
-    def _adapter(self, weights: Mapping[str, Tensor] | None = None) -> Adapter:
-        several = "text_encoder_2" in self.network.parts
+    def _learned(self, weights: Mapping[str, Tensor] | None = None) -> Learned:
         with worn(self.loop.parameters, weights or self.loop.current()):
-            return taken(self.learner, kind_of(self.request), several_encoders=several)
+            return SEATS[self.request.method].take(self.learner, self.network, self.request)
 
     def _notes(self, step: int) -> dict[str, str]:
-        return notes(self.request, self.network, self.plan, self.feed.examples, step)
+        return notes(self.request, self.network, self.plan, self.feed.examples, step) | self.before.notes()
 
     def _class_latents(self) -> Tensor:
         """Those of an earlier run of the same request where it kept them."""
@@ -264,11 +274,11 @@ class Training:
         loop, best = self.loop, None
         best_step = None if loop.best is None else loop.best[0]
         if best_step is not None and best_step != loop.step:
-            best = self._adapter(loop.best_weights)
+            best = self._learned(loop.best_weights)
         return TrainResult(
             request=self.request,
             plan=self.plan,
-            last=self._adapter(),
+            last=self._learned(),
             best=best,
             best_step=best_step,
             before=loop.before,
@@ -285,6 +295,8 @@ class Training:
     def _said(self, stopped: bool) -> tuple[str, ...]:
         loop = self.loop
         said = [self.plan.words() + "."]
+        if self.before.files:
+            said.append(self.before.words())
         if stopped:
             said.append(f"Stopped after step {loop.step} of {self.plan.steps}; what was learned is kept.")
         elif loop.tired:

@@ -53,7 +53,7 @@ class Adapter:
 
     def save_kohya(self, path: Path, notes: Mapping[str, str]) -> None:
         """What every tool reads."""
-        _write(path, self.kohya, notes)
+        write(path, self.kohya, notes)
 
     def _save_diffusers(self, path: Path, notes: Mapping[str, str]) -> None:
         """As diffusers' ``save_lora_weights`` does when it is given PEFT's settings, without which alpha is lost."""
@@ -64,7 +64,7 @@ class Adapter:
             for name, value in config.to_dict().items()
         }
         text = json.dumps(settings, indent=2, sort_keys=True)
-        _write(path, tensors, {**notes, "lora_adapter_metadata": text})
+        write(path, tensors, {**notes, "lora_adapter_metadata": text})
 
     def _save_peft(self, folder: Path) -> None:
         """A folder for each part, as ``PeftModel.from_pretrained`` reads it."""
@@ -75,7 +75,7 @@ class Adapter:
             save_file(named, folder / part / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
-def _write(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> None:
+def write(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> None:
     """One file, complete or not there, the same bytes for the same tensors; ``modelspec.hash_sha256`` is of those."""
     shapes = {key: (NUMBERS, tuple(value.shape)) for key, value in tensors.items()}
     noted = {"format": "pt", **notes, "modelspec.hash_sha256": "0x" + "0" * 64}

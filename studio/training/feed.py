@@ -72,13 +72,14 @@ class Feed:
         self.words = CaptionRules(request.shuffle_tags, request.keep_tags, dropout=request.caption_dropout)
         self.prior: Prior | None = None
         self.processes = Processes(network.device)  # one alone, unless told otherwise
+        self.salt = ""  # what conditions depend on beside the network's own weights
         self._order = lru_cache(maxsize=2)(self._epoch)
 
     def prepare(self, folder: Path | None, on_step: OnStep) -> None:
         """Encode everything that is encoded once; ``folder`` is where the disk's cache lies."""
         cache = self._cache(folder)
         self.latents = LatentCache(self.network, cache)
-        self.prompts = None if self.request.text_encoder else PromptCache(self.network, cache)
+        self.prompts = None if self.request.encodes_anew else PromptCache(self.network, cache, salt=self.salt)
         if isinstance(cache, Afresh):
             return
         self.latents.fill(list(self._all_crops()), on_step)

@@ -96,11 +96,8 @@ def injected(network: Network, request: TrainRequest) -> Iterator[Learner]:
     """
     parts = learning_parts(network, request)
     targets = {part: target_names(part, module, request) for part, module in parts.items()}
-    compiled, network.compiled = network.compiled, None
-    if compiled is not None:  # it would pass the adapter by
-        network.denoiser.forward = compiled.plain
     configs: dict[str, PeftConfig] = {}
-    try:
+    with uncompiled(network), _removing(parts):
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PEFT tells of block sizes that it cuts to a divisor
             torch.manual_seed(request.seed)
@@ -111,9 +108,26 @@ def injected(network: Network, request: TrainRequest) -> Iterator[Learner]:
         for parameter in learner.parameters.values():
             parameter.data = parameter.data.float()
         yield learner
+
+
+@contextmanager
+def _removing(parts: Mapping[str, nn.Module]) -> Iterator[None]:
+    try:
+        yield
     finally:
         for module in parts.values():
             removed(module)
+
+
+@contextmanager
+def uncompiled(network: Network) -> Iterator[None]:
+    """The denoiser as it is: compiled, it would pass by what is put into it."""
+    compiled, network.compiled = network.compiled, None
+    if compiled is not None:
+        network.denoiser.forward = compiled.plain
+    try:
+        yield
+    finally:
         network.compiled = compiled
         if compiled is not None:
             network.denoiser.forward = compiled

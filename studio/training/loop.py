@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -20,7 +20,7 @@ from studio.models.networks import Network
 from studio.training import optimizers
 from studio.training.checkpoints import State
 from studio.training.feed import Batch, Feed
-from studio.training.injecting import Learner
+from studio.training.learning import Learning
 from studio.training.objective import Objective, losses, offset
 from studio.training.request import TrainRequest
 from studio.training.schedules import factor
@@ -39,6 +39,7 @@ class Point:
     smoothed: float
     rate: float
     validation: float | None = None
+    penalty: float | None = None  # beside the loss; for what keeps earlier adapters as they are
 
 
 class NonFiniteLossError(StudioError):
@@ -59,10 +60,10 @@ class Average:
 
 
 class Loop:
-    """One run over an injected adapter. ``step`` counts what is done; ``restore`` goes on from a checkpoint."""
+    """One run over what learns in a network. ``step`` counts what is done; ``restore`` goes on from a checkpoint."""
 
     def __init__(
-        self, request: TrainRequest, network: Network, learner: Learner, feed: Feed, objective: Objective, steps: int
+        self, request: TrainRequest, network: Network, learner: Learning, feed: Feed, objective: Objective, steps: int
     ) -> None:
         self.request, self.network, self.feed, self.objective, self.steps = request, network, feed, objective, steps
         self.processes = feed.processes
@@ -71,6 +72,7 @@ class Loop:
         self.raw = optimizers.make(request, self.parameters)
         self.optimizer = self.accelerator.prepare(self.raw)
         self.average = Average(self.parameters, request.ema) if request.ema else None
+        self.penalties: Callable[[], Iterable[Tensor]] = tuple  # what is kept small beside the loss, term by term
         self.step, self.rows = 0, 0
         self.points: list[Point] = []
         self.before: float | None = None  # validation loss before anything was learned
@@ -87,6 +89,7 @@ class Loop:
         passes = self.request.accumulation
         values = [self._pass(self.step * passes + index) for index in range(passes)]
         loss = sum(self._together(values)) / passes
+        penalty = self._penalise()  # after the sum over processes, all of which have the same one
         if self.request.max_grad_norm:
             self.accelerator.clip_grad_norm_(list(self.parameters.values()), self.request.max_grad_norm)
         self.optimizer.step()
@@ -95,7 +98,7 @@ class Loop:
         if self.average is not None:
             self.average.update(self.step)
         self._sum, self._weight = MEMORY * self._sum + loss, MEMORY * self._weight + 1
-        point = Point(self.step, loss, self._sum / self._weight, self.request.learning_rate * share)
+        point = Point(self.step, loss, self._sum / self._weight, self.request.learning_rate * share, penalty=penalty)
         self.points.append(point)
         return point
 
@@ -231,6 +234,21 @@ class Loop:
                 "learning_rate, or look at those pictures; the last checkpoint is sound.",
                 field="learning_rate",
             )
+
+    def _penalise(self) -> float | None:
+        """Gradients of all penalties, added to the loss's; their sum, None where there are none."""
+        found = []
+        for term in self.penalties():
+            self.accelerator.backward(term)
+            found.append(term.detach())
+        value = torch.stack(found).sum().item() if found else None
+        if value is not None and not math.isfinite(value):
+            raise NonFiniteLossError(
+                f"The penalty for earlier LoRAs is {value} in step {self.step + 1}: lower earlier_penalty or "
+                "learning_rate; the last checkpoint is sound.",
+                field="earlier_penalty",
+            )
+        return value
 
     def _loss(self, batch: Batch, noise: Tensor, u: Tensor) -> Tensor:
         """Mean over the pictures, and prior_weight times that over the class's (Ruiz et al. 2022, eq. 2)."""

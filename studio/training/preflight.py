@@ -16,6 +16,7 @@ from studio.requests import own_options
 from studio.training import trackers
 from studio.training.buckets import Size, batch_count, bucket_sizes, nearest_bucket, step_for
 from studio.training.kinds import KINDS, Kind, Options
+from studio.training.methods import METHODS
 from studio.training.plan import Plan, split
 from studio.training.records import Example
 from studio.training.request import ROWS_PER_PICTURE, TrainRequest
@@ -23,6 +24,8 @@ from studio.training.request import ROWS_PER_PICTURE, TrainRequest
 if TYPE_CHECKING:
     from studio.settings import Settings
 
+EMPTY = (None, "", (), {})
+PENALISED = ("lora", "rslora", "locon")  # kinds whose change is a scale times B A
 LONGEST = 14 * 24 * 3600.0  # seconds that a run may be expected to take
 
 
@@ -57,8 +60,10 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
 
 
 def check(request: TrainRequest, settings: Settings | None = None) -> None:
-    """Raises RequestError for settings that do not fit together; no file is looked at."""
+    """Raises RequestError for settings that do not fit together; of files only earlier LoRAs are looked at."""
+    _check_method(request)
     _check_kind(request)
+    _check_earlier(request, settings)
     _check_optimizer(request)
     trackers.check(request.trackers)
     if request.epochs is None and request.warmup_steps >= request.steps:
@@ -79,7 +84,9 @@ def evaluations(request: TrainRequest) -> int:
 
 def headline(request: TrainRequest) -> str:
     """What the job is called in lists."""
-    return shortened(request.title or f"{KINDS[request.adapter].title} of {_made_name(request)}", 120)
+    way = METHODS[request.method]
+    made = KINDS[request.adapter].title if way.form == "lora" else way.title
+    return shortened(request.title or f"{made} of {_made_name(request)}", 120)
 
 
 def file_name(request: TrainRequest) -> str:
@@ -147,6 +154,22 @@ def options_of(request: TrainRequest) -> Options:
     return own_options(kind_of(request).options, request.options, request.adapter)
 
 
+def _check_method(request: TrainRequest) -> None:
+    """Settings of other methods are not quietly passed by."""
+    way, fields = METHODS[request.method], TrainRequest.model_fields
+    foreign = {field: other.title for other in METHODS.values() if other is not way for field in other.own}
+    for field in (*way.without, *foreign):
+        default = fields[field].default
+        if getattr(request, field) != default:
+            fix = "leave it empty" if default in EMPTY else f"leave it at {default!r}"
+            whose = f"only {foreign[field]} has this" if field in foreign else f"{way.title} has no use for this"
+            raise RequestError(f"{field}: {whose}; {fix}.", field=field)
+    if way.form != "lora" and len(request.trigger.split()) != 1:
+        raise RequestError(
+            f"trigger: {way.title} needs one new word, such as <sks>, got {request.trigger!r}.", field="trigger"
+        )
+
+
 def _check_kind(request: TrainRequest) -> None:
     kind = kind_of(request)
     options_of(request)
@@ -157,6 +180,20 @@ def _check_kind(request: TrainRequest) -> None:
         )
     if not kind.ranked and request.alpha is not None:
         raise RequestError(f"alpha: {kind.title} has none; leave it empty.", field="alpha")
+
+
+def _check_earlier(request: TrainRequest, settings: Settings | None) -> None:
+    """With ``settings``, which say where models lie, also that the earlier LoRAs are there and fit the model."""
+    if request.earlier_penalty and request.adapter not in PENALISED:
+        raise RequestError(
+            f"earlier_penalty: {kind_of(request).title} is no plain product of two matrices; choose "
+            f"{', '.join(PENALISED)}, or set 0.",
+            field="earlier_penalty",
+        )
+    if request.earlier and settings is not None:
+        from studio.training import continual
+
+        continual.files_of(request, settings.assets, settings.models_dir)
 
 
 def _check_optimizer(request: TrainRequest) -> None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from studio.training.captions import TEMPLATE
 from studio.training.kinds import Layers
 
-Method = Literal["text_to_image", "dreambooth"]
+Method = Literal["text_to_image", "dreambooth", "textual_inversion"]
 KindName = Literal["lora", "rslora", "dora", "locon", "loha", "lokr", "oft", "boft"]
 Schedule = Literal["constant", "linear", "cosine", "cosine_restarts", "polynomial"]
 OptimizerName = Literal["adamw", "adafactor", "prodigy", "adamw8bit"]
@@ -19,7 +19,7 @@ ROWS_PER_PICTURE = 3  # one forward, and going back is worth two
 
 
 class TrainRequest(BaseModel):
-    """An adapter learned from captioned pictures (text_to_image), or from pictures of one subject (dreambooth)."""
+    """An adapter learned from captioned pictures (text_to_image) or pictures of one subject (dreambooth), or a word."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,7 +34,8 @@ class TrainRequest(BaseModel):
     )
     method: Method = Field(
         "text_to_image",
-        description="text_to_image (every picture has its caption) or dreambooth (all pictures share one prompt).",
+        description="text_to_image (every picture has its caption), dreambooth (all pictures share one prompt) or "
+        "textual_inversion (the trigger becomes a word that the model knows, which itself stays as it is).",
     )
     trigger: str = Field("", max_length=60, description="A word put before every caption that lacks it.")
     template: str = Field(
@@ -55,6 +56,15 @@ class TrainRequest(BaseModel):
         1.0, ge=0.0, le=10.0, description="dreambooth: how much the loss on class pictures counts."
     )
 
+    vectors: int = Field(
+        1, ge=1, le=75, description="textual_inversion: tokens that the new word is made of; more can hold more."
+    )
+    initializer: str = Field(
+        "",
+        max_length=200,
+        description="textual_inversion: words that the vectors begin as, such as 'duck'; empty: the mean of all words.",
+    )
+
     adapter: KindName = Field("lora", description="The kind of adapter.")
     rank: int = Field(8, ge=1, le=512, description="Rank of each change; more can learn more, and forget more.")
     alpha: float | None = Field(None, gt=0.0, le=1024.0, description="Scale of the change times rank; rank if empty.")
@@ -63,6 +73,17 @@ class TrainRequest(BaseModel):
         {}, max_length=8, description="What the kind has beside rank and alpha, such as conv_rank for locon."
     )
     text_encoder: bool = Field(False, description="Train the CLIP text encoders as well.")
+
+    earlier: tuple[Annotated[str, Field(min_length=1, max_length=1000)], ...] = Field(
+        (), max_length=8, description="LoRAs learned before, on top of which the new one learns; they stay as they are."
+    )
+    earlier_penalty: float = Field(
+        0.0,
+        ge=0.0,
+        le=1e12,
+        allow_inf_nan=False,
+        description="How strongly changes are kept small where those of earlier LoRAs are large (C-LoRA); 0: not.",
+    )
 
     steps: int = Field(500, ge=1, le=1_000_000, description="Steps of the optimiser.")
     epochs: int | None = Field(None, ge=1, le=100_000, description="Passes over the pictures, in place of steps.")
@@ -135,6 +156,14 @@ class TrainRequest(BaseModel):
             raise ValueError("class_pictures: only dreambooth has them; set 0 or choose the method dreambooth")
         return self
 
+    @model_validator(mode="after")
+    def _earlier_loras(self) -> TrainRequest:
+        if len(set(self.earlier)) < len(self.earlier):
+            raise ValueError("earlier: each LoRA is given once; leave the second out")
+        if self.earlier_penalty and not self.earlier:
+            raise ValueError("earlier_penalty: there is nothing to keep; name LoRAs in earlier, or set 0")
+        return self
+
     @property
     def scale(self) -> float:
         """Alpha, the rank where none is given."""
@@ -151,6 +180,11 @@ class TrainRequest(BaseModel):
         steps = self.steps if self.epochs is None else self.epochs
         drawn = len(self.sample_prompts) * (1 + steps // self.sample_every) + self.class_pictures
         return ROWS_PER_PICTURE * steps * self.batch_rows + 2 * drawn * self.sample_steps
+
+    @property
+    def encodes_anew(self) -> bool:
+        """Whether captions are encoded in every pass, since what encodes them learns."""
+        return self.text_encoder or self.method == "textual_inversion"
 
     @property
     def has_prior(self) -> bool:

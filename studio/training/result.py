@@ -9,8 +9,8 @@ from typing import Any
 
 from studio.imaging import grid, write_png
 from studio.models.memory import gigabytes
-from studio.training.export import Adapter
 from studio.training.journal import Journal
+from studio.training.learning import Learned
 from studio.training.loop import Point
 from studio.training.plan import Plan
 from studio.training.preflight import file_name
@@ -23,8 +23,8 @@ class TrainResult:
 
     request: TrainRequest
     plan: Plan
-    last: Adapter
-    best: Adapter | None
+    last: Learned
+    best: Learned | None
     best_step: int | None
     before: float | None  # validation loss at the beginning
     notes: dict[str, dict[str, str]]
