@@ -22,7 +22,15 @@ LAYERS = (
         "studio.snapshots",
         "studio.jobs",
     ),
-    ("studio.policy", "studio.passes", "studio.presets", "studio.requests", "studio.sampling", "studio.models"),
+    (
+        "studio.policy",
+        "studio.passes",
+        "studio.presets",
+        "studio.requests",
+        "studio.sampling",
+        "studio.models",
+        "studio.views",
+    ),
     ("studio.merging", "studio.training", "studio.illusions", "studio.guidance", "studio.scoring"),
     ("studio.builtin",),
     ("studio.workbench",),
@@ -57,6 +65,7 @@ TORCH_FREE = (
 )
 # ... and these do so only inside functions.
 TORCH_LATE = ("progress", "imaging", "workbench", "__main__", "models.refs", "illusions.request", "illusions.preflight")
+TORCH_LATE += ("views.specs", "views.permutations", "views.components", "views.view", "views.admission")
 TORCH_LATE += ("training.dataset", "training.buckets", "training.edits")
 TORCH_LATE += ("merging.request", "merging.preflight", "merging.fit", "merging.recipe", "models.streams")
 TORCH_LATE += ("merging.trials_request", "merging.trials_preflight", "models.kinds")
