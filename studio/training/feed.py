@@ -17,6 +17,7 @@ from studio.devices import derived_seed
 from studio.errors import RequestError
 from studio.models.networks import Conditions, Network
 from studio.progress import OnStep
+from studio.sampling import Seen, Upright
 from studio.training.buckets import Crop, CropRules, batch_count, batches, crop, nearest_bucket
 from studio.training.cache import Cache, LatentCache, PromptCache, Tensors
 from studio.training.captions import CaptionRules, drawn
@@ -56,12 +57,21 @@ class Prior:
 
 
 class Feed:
-    """Batches of the examples that are learned from, by number; and fixed ones of those that only measure."""
+    """Batches of the examples that are learned from, by number; and fixed ones of those that only measure.
+
+    Through an orthogonal ``view`` V the loss is || eps(V x_t, t, y) - V e ||^2, with x_t = a x_0 + b e: latents are
+    given out as V x_0, and since V e is white noise again (V V^T = I) it is what the loop draws for them.
+    """
 
     def __init__(
-        self, request: TrainRequest, network: Network, examples: Sequence[Example], held_out: Sequence[Example] = ()
+        self,
+        request: TrainRequest,
+        network: Network,
+        examples: Sequence[Example],
+        held_out: Sequence[Example] = (),
+        view: Seen = Upright(),
     ) -> None:
-        self.request, self.network = request, network
+        self.request, self.network, self.view = request, network, view
         self.examples, self.held_out = tuple(examples), tuple(held_out)
         self.shapes = shapes_for(request, network.size, network.factor)
         self.homes = tuple(nearest_bucket(example.size, self.shapes) for example in self.examples)
@@ -97,7 +107,7 @@ class Feed:
             draw = torch.Generator().manual_seed(derived_seed(seed, POSTERIOR, index, len(latents)))
             latents.append(found.sample(torch.randn(found.mean.shape, generator=draw)))
             captions.append(drawn(example.caption, self.words, seed=seed, epoch=epoch, index=member))
-        names, whole = tuple(self.examples[member].name for member in members), torch.stack(latents)
+        names, whole = tuple(self.examples[member].name for member in members), self.view.show(torch.stack(latents))
         return self._with_prior(Batch(names, whole, self.conditions(captions)), captions, index)
 
     def fixed(self) -> list[Batch]:
@@ -105,7 +115,7 @@ class Feed:
         found = []
         for example in self.held_out:
             cut = crop(example.size, nearest_bucket(example.size, self.shapes))
-            latents = self.latents.posterior(example, cut).mean[None]
+            latents = self.view.show(self.latents.posterior(example, cut).mean[None])
             found.append(Batch((example.name,), latents, self.conditions([example.caption])))
         return found
 

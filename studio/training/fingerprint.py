@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +26,14 @@ class Fingerprint:
     model: str
 
     @classmethod
-    def of(cls, request: TrainRequest, dataset: Dataset, network: Network) -> Fingerprint:
+    def of(cls, request: TrainRequest, datasets: Sequence[Dataset], network: Network) -> Fingerprint:
         """Of a network that carries no adapter."""
         settings = request.model_dump(mode="json", exclude=FREE)
+        for task in settings["tasks"]:
+            del task["data"]  # free as well: what lies there counts
         parts = sorted(network.adaptable.items())
-        return cls(settings, dataset.fingerprint, "/".join(f"{name}:{weights_hash(part)}" for name, part in parts))
+        data = "/".join(dataset.fingerprint for dataset in datasets)
+        return cls(settings, data, "/".join(f"{name}:{weights_hash(part)}" for name, part in parts))
 
     def check(self, before: Mapping[str, Any]) -> None:
         """Raises RequestError that names the first thing that differs."""

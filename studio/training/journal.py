@@ -20,6 +20,7 @@ from studio.imaging import write_png
 from studio.training import checkpoints
 from studio.training.checkpoints import PLACE, State
 from studio.training.export import Adapter
+from studio.training.joint import Adapters
 from studio.training.loop import Point
 
 LOG, SAMPLES = "log.jsonl", "samples"
@@ -62,7 +63,7 @@ class Journal:
                 for index, picture in enumerate(pictures):
                     write_png(picture, self.place / SAMPLES / f"{step:08d}-{index}.png", self.recipe)
 
-    def keep(self, state: State, adapter: Adapter, name: str, notes: dict[str, str]) -> None:
+    def keep(self, state: State, adapter: Adapter | Adapters, name: str, notes: dict[str, str]) -> None:
         """A checkpoint: all that is needed to go on, and the adapter as it can be used already."""
         if self.place is None:
             return

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from studio.imaging import grid, write_png
 from studio.models.memory import gigabytes
 from studio.training.export import Adapter
+from studio.training.joint import Adapters
 from studio.training.journal import Journal
 from studio.training.loop import Point
 from studio.training.plan import Plan
@@ -23,8 +25,8 @@ class TrainResult:
 
     request: TrainRequest
     plan: Plan
-    last: Adapter
-    best: Adapter | None
+    last: Adapter | Adapters
+    best: Adapter | Adapters | None
     best_step: int | None
     before: float | None  # validation loss at the beginning
     notes: dict[str, dict[str, str]]
@@ -35,6 +37,7 @@ class TrainResult:
     rows: int  # of the network, since it began or went on
     stopped: bool
     peak_memory: int
+    by_task: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write adapters, samples and curves into ``folder``; returns the summary that goes to result.json."""
@@ -52,11 +55,12 @@ class TrainResult:
             "samples": self._save_samples(folder),
             "checkpoints": self._checkpoints(validations),
             "steps": last.step,
-            "epochs": round(last.step * self.plan.accumulation / self.plan.batches, 3),
+            "epochs": round(float(self.plan.epochs_in(last.step)), 3),
             "stopped": self.stopped,
             "loss": last.smoothed,
             "validation_before": self.before,
             "validation": validations.get(max(validations)) if validations else None,
+            "by_task": {task: dict(measured) for task, measured in self.by_task.items()},
             "best_step": self.best_step,
             "best_validation": validations.get(self.best_step) if self.best_step is not None else None,
             "seconds": round(self.seconds, 3),
