@@ -27,9 +27,9 @@ def read_set(request: TrainRequest, assets: Path) -> Dataset:
     dataset.check()
     if request.method != "dreambooth":
         return dataset
-    return replace(
-        dataset, examples=tuple(replace(example, caption=request.instance_prompt) for example in dataset.examples)
-    )
+    examples = tuple(replace(example, caption=request.instance_prompt) for example in dataset.examples)
+    problems = tuple(problem for problem in dataset.problems if problem.kind != "uncaptioned")  # none needs its own
+    return replace(dataset, examples=examples, problems=problems)
 
 
 def _of_task(request: TrainRequest, index: int, assets: Path) -> Dataset:

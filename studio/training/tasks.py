@@ -121,7 +121,7 @@ def _check_settings(request: TrainRequest) -> None:
 def alone(request: TrainRequest, index: int) -> TrainRequest:
     """The training of one task by itself, for ``steps_apart`` steps, whose pictures are square if a view moves them.
 
-    With this request the studio trains bit for bit the adapter that a joint training has after its first part.
+    Of a task that is seen as it lies this trains, bit for bit, the adapter that it has when all begin together.
     """
     task = request.tasks[index]
     return request.model_copy(

@@ -160,12 +160,15 @@ def test_headers_name_tasks_views_and_weights_and_bring_the_request_back(picture
 
 
 def test_apart_each_adapter_is_bit_for_bit_what_a_training_of_its_own_makes(pictures, tiny_store):
-    request = joined(pictures, batch_size=2, weight_decay=0.1)
+    tasks = (TASKS[0], {"name": "captioned", "trigger": "penguin"})
+    request = joined(pictures, tasks=tasks, batch_size=2, weight_decay=0.1, ema=0.5)
     stopped = run(request, tiny_store, stop_after=2 * APART)
     assert len(stopped.points) == 2 * APART
-    first = training.run(alone(request, 0), tiny_store)
-    assert_equal(first.last.kohya, stopped.last.each[0].kohya)
-    assert [point.loss for point in first.points] == [point.loss for point in stopped.points[:APART]]
+    for index, adapter in enumerate(stopped.last.each):
+        own = training.run(alone(request, index), tiny_store)
+        assert_equal(own.last.kohya, adapter.kohya)
+        losses = [point.loss for point in stopped.points[index * APART :][:APART]]
+        assert [point.loss for point in own.points] == losses
 
 
 def test_while_one_learns_the_others_do_not_change(pictures, tiny_store):
