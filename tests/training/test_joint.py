@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -114,7 +115,9 @@ def test_the_joint_file_is_exactly_the_weighted_sum_in_both_notations(family, ki
         assert not any(torch.equal(each["up"][layer], each["down"][layer]) for layer in learned)
 
 
-def test_the_files_draw_what_the_network_drew_while_all_adapters_were_worn(pictures, tiny_store, tmp_path):
+def test_the_files_draw_what_the_network_drew_while_all_adapters_were_worn(
+    pictures, tiny_store, tiny_pipeline, tmp_path
+):
     x, t = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(1)), torch.tensor([10, 700])
     seen, took = {}, Training._result
 
@@ -129,7 +132,8 @@ def test_the_files_draw_what_the_network_drew_while_all_adapters_were_worn(pictu
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Training, "_result", spy)
-        run(joined(pictures), tiny_store).save(tmp_path)
+        kind = {"adapter": "locon", "targets": "all", "options": {"conv_rank": 3, "conv_alpha": 5.0}}
+        run(joined(pictures, text_encoder=True, **kind), tiny_store).save(tmp_path)
     with tiny_store.lease("tiny") as network:
         bare = answer(network)
         assert (seen["live"] - bare).abs().max() > 1e-3
@@ -139,6 +143,13 @@ def test_the_files_draw_what_the_network_drew_while_all_adapters_were_worn(pictu
             for worn in ((("whole", 1.0),), tuple(WEIGHTS.items())):
                 torch.testing.assert_close(answer(network, worn), seen["live"], atol=5e-6, rtol=0)
         assert torch.equal(answer(network), bare)
+        pipeline = StableDiffusionPipeline.from_pretrained(tiny_pipeline, local_files_only=True, safety_checker=None)
+        pipeline.load_lora_weights(tmp_path / "up+down-diffusers.safetensors")
+        before, network.parts = network.parts, network.parts | dict(pipeline.components)
+        try:
+            torch.testing.assert_close(answer(network), seen["live"], atol=5e-6, rtol=0)
+        finally:
+            network.parts = before
 
 
 def test_headers_name_tasks_views_and_weights_and_bring_the_request_back(pictures, tiny_store, tmp_path):
