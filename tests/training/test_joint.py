@@ -16,11 +16,13 @@ from studio.models.adapters import attach
 from studio.models.lora_files import load, match, read_lora, scaling, shapes_of
 from studio.models.store import ModelStore
 from studio.policy import LOCAL, SHARED, check_train
-from studio.training import checkpoints, joint
+from studio.training import checkpoints, joint, samples
 from studio.training.course import Course
 from studio.training.engine import Training
-from studio.training.feed import Feed
+from studio.training.feed import Batch, Feed
+from studio.training.injecting import adapted, injected
 from studio.training.loop import Loop
+from studio.training.objective import Objective
 from studio.training.preflight import check, evaluations, file_name, headline, planned_for_tasks
 from studio.training.reading import read_sets
 from studio.training.request import TrainRequest
@@ -227,41 +229,32 @@ def test_without_steps_apart_all_learn_together_from_the_beginning(pictures, tin
 # -- views
 
 
-class Linear:
-    """Stands for a network: it answers twice what it is shown, so that the loss can be worked out by hand."""
-
-    def __init__(self, network):
-        self.__dict__ |= vars(network)
-        self.device = network.device
-
-    def predict(self, x, t, conditions, adapters):
-        return 2.0 * x
-
-
-def test_the_loss_through_a_view_is_that_of_the_answer_to_the_turned_codes_with_the_turned_noise(pictures, tiny_store):
-    request = joined(pictures)
+def test_the_network_is_shown_the_turned_codes_of_the_same_pictures(pictures, tiny_store):
+    request = joined(pictures, validation_share=0.25)
     with tiny_store.lease("tiny") as network:
         course = joint.course_of(request, network, read_sets(request, tiny_store.assets))
-        course.prepare(None, lambda step: None)
-        turned = course.feeds["down"].batch(0)
-        plain = Feed(alone(request, 1), network, course.feeds["down"].examples)
-        plain.prepare(None, lambda step: None)
-        clean = plain.batch(0).latents
-        loop = Loop.__new__(Loop)
-        loop.request, loop.network = request, Linear(network)
-        from studio.training.loop import accelerator_for
-        from studio.training.objective import Objective
+        turned = course.feeds["down"]
+        plain = Feed(alone(request, 1), network, turned.examples, turned.held_out)
+        for feed in (turned, plain):
+            feed.prepare(None, lambda step: None)
+        for found, lying in ((turned.batch(3), plain.batch(3)), (turned.fixed()[0], plain.fixed()[0])):
+            assert found.names == lying.names
+            assert torch.equal(found.latents, lying.latents.rot90(2, (-2, -1)))
+            assert not torch.equal(found.latents, lying.latents)
 
-        loop.accelerator, loop.objective = accelerator_for(request, network), Objective.of(network, request)
-        seen_noise, u = torch.randn(clean.shape, generator=torch.Generator().manual_seed(3)), torch.tensor([0.5])
-        loss = loop._loss(turned, seen_noise, u)
-    noise = seen_noise.rot90(2, (-2, -1))  # the e whose V e the loop drew
-    alpha = loop.objective.alphas[500]
-    noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
-    turn = lambda x: x.rot90(2, (-2, -1))  # noqa: E731
-    wanted = (2.0 * turn(noisy) - turn(noise)).square().mean()
-    assert not torch.equal(turned.latents, clean)
-    assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
+
+def test_the_loss_through_a_view_is_what_is_worked_out_by_hand(pictures, tiny_store, monkeypatch):
+    request, view = joined(pictures), build("rotate_180", 2)
+    clean, noise = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), torch.tensor([[[[-1.0, 0.0], [0.0, 1.0]]]])
+    batch = Batch(("a",), view.show(clean), None)
+    with tiny_store.lease("tiny") as network, injected(network, request, joint.names_of(request)) as learner:
+        course = joint.course_of(request, network, read_sets(request, tiny_store.assets))
+        loop = Loop(request, network, learner, course, Objective("epsilon", torch.tensor([0.64]), 1))
+        monkeypatch.setattr(network, "predict", lambda x, t, conditions, adapters: 2.0 * x)
+        loss = loop._loss(batch, view.show(noise), torch.tensor([0.5]))
+    # x_t = 0.8 x_0 + 0.6 e = [[0.2, 1.6], [2.4, 3.8]], shown as V x_t = [[3.8, 2.4], [1.6, 0.2]], and V e = [[1, 0],
+    # [0, -1]]; the answer 2 V x_t is off by [[6.6, 4.8], [3.2, 1.4]].
+    assert loss.item() == pytest.approx((6.6**2 + 4.8**2 + 3.2**2 + 1.4**2) / 4)
 
 
 @pytest.mark.parametrize(
@@ -298,26 +291,18 @@ def test_pictures_behind_a_view_are_square_and_the_others_keep_their_buckets(tmp
 
 
 def test_each_task_s_sample_is_drawn_and_shown_through_its_view(pictures, tiny_store, monkeypatch):
-    from studio.training import samples
-
     seen, true = [], samples.latents_of
 
     def spy(network, request, terms, *more):
-        found = true(network, request, terms, *more)
-        worn = {layer.active_adapters[0] for layer in _layers(network)} if found is not None else set()
-        seen.append((terms[0].view.shown_as, tuple(sorted(worn)), len(next(iter(_layers(network))).active_adapters)))
-        return found
-
-    def _layers(network):
-        from studio.training.injecting import adapted
-
-        return adapted(network.denoiser).values()
+        layer = next(iter(adapted(network.denoiser).values()))
+        seen.append((terms[0].view.shown_as, *layer.active_adapters))
+        return true(network, request, terms, *more)
 
     monkeypatch.setattr(samples, "latents_of", spy)
     drawn = {"sample_prompts": ("a fox", "a penguin"), "sample_steps": 1}
     result = run(joined(pictures, steps_apart=1, steps=1, **drawn), tiny_store)
-    apart = [("identity", ("adapter_0",), 1), ("rotate_180", ("adapter_1",), 1)]
-    assert seen == [*apart, *apart, *apart, ("identity", ("adapter_0",), 2), ("rotate_180", ("adapter_0",), 2)]
+    apart, both = [("identity", "adapter_0"), ("rotate_180", "adapter_1")], ("adapter_0", "adapter_1")
+    assert seen == [*apart, *apart, *apart, ("identity", *both), ("rotate_180", *both)]
     assert sorted(result.journal.samples) == [0, 1, 2, 3]
     before, first, second, _ = (result.journal.samples[step] for step in range(4))
     assert before[0].tobytes() != first[0].tobytes()
@@ -441,14 +426,6 @@ def test_strangers_name_no_folder_in_a_task_either():
 def test_it_goes_by_the_names_of_its_tasks():
     assert file_name(joined("x")) == "up+down"
     assert headline(joined("x")) == "LoRA of up+down"
-
-
-def test_an_orthogonal_view_of_codes_keeps_their_length(pictures, tiny_store):
-    with tiny_store.lease("tiny") as network:
-        view = joint.view_for(joined(pictures), 1, network)
-    x = torch.randn(1, 4, 16, 16)
-    assert torch.equal(view.bring_back(view.show(x)), x)
-    assert view.spec == build("rotate_180", 16, 2).spec
 
 
 def test_a_plain_training_is_a_course_of_one_part(pictures, tiny_store):
