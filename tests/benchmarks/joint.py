@@ -2,8 +2,9 @@
 
 ``python -m tests.benchmarks.joint``: builtin:emoji draws 32 illusions of a fox that is a penguin upside down; on the
 best eight, by the studio's own scorer, an adapter for each view is trained through it, first apart and then together.
-New seeds are then drawn by the bare model, with the sum of the adapters before and after they learned together, and
-with one adapter per view. A folder that is given with --out is gone on with.
+New seeds are then drawn by the bare model, with the sum of the adapters before and after they learned together, with
+the sum of adapters that learned apart on as many batches, and with one adapter per view. A folder that is given with
+--out is gone on with.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from studio import illusions, training
@@ -19,7 +20,7 @@ from studio.errors import Cancelled
 from studio.illusions.bench_report import estimate
 from studio.illusions.request import IllusionRequest
 from studio.models.store import ModelStore
-from studio.progress import Step, ignore
+from studio.progress import Step
 from studio.training.request import TrainRequest
 from tests.benchmarks.results import RESULTS, measured_on, write_section
 
@@ -30,7 +31,7 @@ POOL, FIRST, KEPT, BLOCK = 32, 1000, 8, 4  # illusions drawn, their first seed, 
 APART, TOGETHER = 40, 40  # steps
 HEAD = """| drawn by | A | C | A over the bare model's | C over the bare model's |
 |---|---|---|---|---|"""
-BARE = "the bare model"
+BARE, LONGER = "the bare model", "the sum, apart for as many batches"
 Rows = dict[str, dict[str, tuple[float, float]]]
 
 
@@ -46,7 +47,7 @@ def main() -> None:
         draw_set(store, folder / "set")
         learn(store, folder)
         rows = compare(store, folder, args.seeds)
-    table = "\n".join([HEAD, *(line(rows, name) for name in rows)])
+    table = "\n".join([HEAD, *(line(rows, name) for name in settings(Path())), "", *remarks(rows)])
     print(table)
     if args.write:
         command = f"python -m tests.benchmarks.joint --seeds {args.seeds} --write"
@@ -75,7 +76,7 @@ def draw_set(store: ModelStore, folder: Path) -> None:
 
 
 def learn(store: ModelStore, folder: Path) -> None:
-    """Adapters as they are after learning apart, and after learning together from there."""
+    """Adapters as they are after learning apart, after learning together from there, and after as much apart."""
     request = TrainRequest(
         method="joint",
         data=str(folder / "set"),
@@ -94,20 +95,26 @@ def learn(store: ModelStore, folder: Path) -> None:
         title="pair",
     )
 
-    def halt(step: Step) -> None:
-        if step.index >= 2 * APART and step.note.startswith("loss"):
+    train(store, folder / "apart", request, halt=True)
+    train(store, folder / "joint", request.model_copy(update={"resume": str(folder / "apart")}), halt=False)
+    train(store, folder / "longer", request.model_copy(update={"steps_apart": APART + TOGETHER}), halt=True)
+
+
+def train(store: ModelStore, place: Path, request: TrainRequest, *, halt: bool) -> None:
+    """``halt``: before anything is learned together."""
+    if (place / "result.json").exists():
+        return
+
+    def on_step(step: Step) -> None:
+        if halt and step.index >= request.all_apart and step.note.startswith("loss"):
             raise Cancelled
 
-    for name, resume, on_step in (("apart", "", halt), ("joint", str(folder / "apart"), ignore)):
-        place = folder / name
-        if (place / "result.json").exists():
-            continue
-        place.mkdir(exist_ok=True)
-        try:
-            result = training.run(request.model_copy(update={"resume": resume}), store, on_step=on_step, folder=place)
-        except Cancelled as stop:
-            result = stop.kept
-        (place / "result.json").write_text(json.dumps(result.save(place), indent=1), encoding="utf-8")
+    place.mkdir(exist_ok=True)
+    try:
+        result = training.run(request, store, on_step=on_step, folder=place)
+    except Cancelled as stop:
+        result = stop.kept
+    (place / "result.json").write_text(json.dumps(result.save(place), indent=1), encoding="utf-8")
 
 
 def compare(store: ModelStore, folder: Path, seeds: int) -> Rows:
@@ -132,6 +139,7 @@ def settings(folder: Path) -> Mapping[str, Mapping[str, object]]:
     return {
         BARE: {},
         "the sum, learned apart only": worn(pair="apart/pair.safetensors"),
+        LONGER: worn(pair="longer/pair.safetensors"),
         "the sum, learned together": worn(pair="joint/pair.safetensors"),
         "one adapter per view, learned together": {**by_view, "view_adapters": ({"fox": 1.0}, {"penguin": 1.0})},
     }
@@ -140,9 +148,22 @@ def settings(folder: Path) -> Mapping[str, Mapping[str, object]]:
 def line(rows: Rows, name: str) -> str:
     cells = [str(estimate([scores[which] for scores in rows[name].values()])) for which in (0, 1)]
     for which in (0, 1):
-        more = [scores[which] - rows[BARE][seed][which] for seed, scores in rows[name].items()]
-        cells.append("-" if name == BARE else estimate(more).signed)
+        cells.append("-" if name == BARE else estimate(over(rows, name, BARE, which)).signed)
     return f"| {name} | {' | '.join(cells)} |"
+
+
+def remarks(rows: Rows) -> Iterator[str]:
+    """What learning together gives beyond learning longer, and what searching gives without learning anything."""
+    gains = [estimate(over(rows, "the sum, learned together", LONGER, which)).signed for which in (0, 1)]
+    yield f"Together over apart for as many batches, seed by seed: A {gains[0]}, C {gains[1]}."
+    scores = [scores for _, scores in sorted(rows[BARE].items(), key=lambda row: int(row[0]))]
+    best = [max(scores[at : at + BLOCK], key=lambda each: each[0] * each[1]) for at in range(0, len(scores), BLOCK)]
+    found = [estimate([each[which] for each in best]) for which in (0, 1)]
+    yield f"The best of {BLOCK} seeds of the bare model, by A times C: A {found[0]}, C {found[1]}."
+
+
+def over(rows: Rows, name: str, other: str, which: int) -> list[float]:
+    return [scores[which] - rows[other][seed][which] for seed, scores in rows[name].items()]
 
 
 if __name__ == "__main__":
