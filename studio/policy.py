@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -171,6 +171,7 @@ class Train(Protocol):
     sample_steps: int
     checkpoint_every: int
     earlier: tuple[str, ...]
+    tasks: Sequence[Any]  # each with its own ``data``
 
     @property
     def evaluations(self) -> int: ...
@@ -303,6 +304,9 @@ def _train_problems(request: Train, limits: Limits, allowed_models: Collection[s
             yield "model", _unlisted(request.model, builtin)
         if not request.data.startswith(BUILTIN):
             yield "data", "no folder can be named in a studio that strangers visit; choose a built-in set"
+        for index, task in enumerate(request.tasks):
+            if task.data and not task.data.startswith(BUILTIN):
+                yield f"tasks.{index}.data", "no folder can be named in a studio that strangers visit; leave it out"
         for field, free in (("epochs", None), ("resume", ""), ("cache", "memory"), ("trackers", ())):
             if getattr(request, field) != free:
                 yield field, "cannot be set in a studio that strangers visit; leave it out"

@@ -30,6 +30,7 @@ LAYERS = (
         "studio.sampling",
         "studio.models",
         "studio.intervals",
+        "studio.views",
     ),
     ("studio.merging", "studio.training", "studio.illusions", "studio.guidance", "studio.scoring"),
     ("studio.builtin",),
@@ -66,6 +67,7 @@ TORCH_FREE = (
 # ... and these do so only inside functions.
 TORCH_LATE = ("progress", "imaging", "workbench", "__main__", "models.refs", "illusions.request", "illusions.preflight")
 TORCH_LATE += ("training.dataset", "training.buckets", "training.edits", "training.events", "training.launching")
+TORCH_LATE += ("views.specs", "views.permutations", "views.components", "views.view", "views.admission")
 TORCH_LATE += ("merging.request", "merging.preflight", "merging.fit", "merging.recipe", "models.streams")
 TORCH_LATE += ("merging.trials_request", "merging.trials_preflight", "models.kinds")
 TORCH_LATE += tuple(f"training.{name}" for name in ("request", "preflight", "kinds", "plan", "schedules", "recipe"))

@@ -21,7 +21,7 @@ from torch import Tensor
 from studio.errors import RequestError, StudioError
 from studio.models.streams import sync_folder
 
-VERSION = 1
+VERSION = 2
 PLACE = "training"  # in a run's folder: checkpoints, and what is written while it learns
 NAMED = re.compile(r"state-(\d{8})")
 KEPT = 2  # the last one may turn out damaged

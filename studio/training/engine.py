@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,20 +15,20 @@ from studio.errors import Cancelled, OutOfMemoryError, RequestError
 from studio.models.networks import Network
 from studio.models.store import ModelStore
 from studio.progress import OnStep, Step, ignore
-from studio.training import checkpoints, continual, samples
+from studio.training import checkpoints, continual, joint, samples
 from studio.training.checkpoints import PLACE, State
 from studio.training.continual import Before, Beneath
-from studio.training.dataset import read_dataset
-from studio.training.feed import Feed, Prior
+from studio.training.course import Course
+from studio.training.feed import Prior
 from studio.training.fingerprint import Fingerprint
 from studio.training.journal import Journal
 from studio.training.learning import SEATS, Learned
 from studio.training.loop import Loop, Point, worn
 from studio.training.notes import notes
 from studio.training.objective import Objective
-from studio.training.plan import Plan, split
-from studio.training.preflight import check, data_place, file_name, planned
+from studio.training.preflight import check, file_name
 from studio.training.processes import Processes
+from studio.training.reading import read_sets
 from studio.training.recipe import recipe
 from studio.training.records import Dataset
 from studio.training.request import ROWS_PER_PICTURE, TrainRequest
@@ -51,20 +50,17 @@ def run(
     processes = Processes.joined(models.device)
     processes.check(request.batch_size * request.accumulation)
     _check_folder(request, folder)
-    on_step(Step(0, request.steps, note="Reading the pictures"))
-    dataset = read_dataset(data_place(request.data, models.assets), trigger=request.trigger, template=request.template)
-    dataset.check()
-    if request.method == "dreambooth":
-        whole = tuple(replace(example, caption=request.instance_prompt) for example in dataset.examples)
-        dataset = replace(dataset, examples=whole)
+    steps = request.all_apart + request.steps
+    on_step(Step(0, steps, note="Reading the pictures"))
+    datasets = read_sets(request, models.assets)
     before = continual.before(request, models.assets, models.models_dir)
     earlier = checkpoints.latest(Path(request.resume).expanduser()) if request.resume else None
     processes.wait()  # until all have read what the first will write anew
-    on_step(Step(0, request.steps, note="Loading the model"))
+    on_step(Step(0, steps, note="Loading the model"))
 
     def train(network: Network) -> TrainResult:
         trackers = Trackers(request, folder, offline=models.offline)
-        training = Training(request, network, dataset, on_step, folder)
+        training = Training(request, network, datasets, on_step, folder)
         training.before = before
         with continual.beneath(network, before.files) as training.beneath:
             return training.run(earlier, processes, trackers)
@@ -93,31 +89,39 @@ class Training:
     """One run on a network that is lent to it."""
 
     def __init__(
-        self, request: TrainRequest, network: Network, dataset: Dataset, on_step: OnStep, folder: Path | None
+        self,
+        request: TrainRequest,
+        network: Network,
+        datasets: Sequence[Dataset],
+        on_step: OnStep,
+        folder: Path | None,
     ) -> None:
         if network.in_pixels:
             raise RequestError(
                 f"model: {network.name} draws in pixels, which cannot be trained here; choose SD, SDXL or SD 3.",
                 field="model",
             )
-        self.request, self.network, self.dataset, self.on_step, self.folder = request, network, dataset, on_step, folder
-        learn, kept = split(dataset.examples, request.validation_share, request.seed)
-        self.feed = Feed(request, network, learn, kept)
-        pictures = sum(example.repeats for example in learn)
-        self.plan: Plan = planned(request, pictures, self.feed.batches, len(kept))
+        self.request, self.network, self.datasets = request, network, tuple(datasets)
+        self.on_step, self.folder = on_step, folder
+        if request.tasks:
+            self.course = joint.course_of(request, network, self.datasets)
+        else:
+            self.course = Course.plain(request, network, *self.datasets)
+        self.plan = self.course.plan
         self.name = file_name(request)
         self.saved = -1  # the step of the last checkpoint
         self.before, self.beneath = Before(), Beneath({})  # earlier LoRAs
 
     def run(self, earlier: State | None, processes: Processes, trackers: Trackers) -> TrainResult:
         self.trackers, self.processes = trackers, processes
-        self.feed.processes = processes
+        for feed in self.course.feeds.values():
+            feed.processes, feed.salt = processes, self.before.salt
         place = self.folder if processes.first else None
         self.journal = Journal(place, {**recipe(self.request), "seed": self.request.seed})
         self.peak = PeakMemory(self.network.device)
         self.network.residence.settle(False)  # what learns has to stay where it is
         objective = Objective.of(self.network, self.request)
-        self.fingerprint = Fingerprint.of(self.request, self.dataset, self.network, self.before.hashes)
+        self.fingerprint = Fingerprint.of(self.request, self.datasets, self.network, self.before.hashes)
         if earlier is not None:
             self.fingerprint.check(earlier.facts["fingerprint"])
             if earlier.step >= self.plan.steps:
@@ -128,14 +132,15 @@ class Training:
             [Point(**point) for point in earlier.facts["points"]] if earlier else (),
             Path(self.request.resume).expanduser() if earlier else None,
         )
-        self.feed.salt = self.before.salt
-        self.feed.prepare(None if self.folder is None else self.folder.parent / ".cache", self._preparing)
+        self.course.prepare(None if self.folder is None else self.folder.parent / ".cache", self._preparing)
         if self.request.has_prior:
-            self.feed.prior = Prior(self.request.class_prompt, self._class_latents())
+            (feed,) = self.course.feeds.values()
+            feed.prior = Prior(self.request.class_prompt, self._class_latents())
         seat = SEATS[self.request.method]
         with seat.put(self.network, self.request) as self.learner:
-            seat.check(self.learner, self.network, [example.caption for example in self.dataset.examples])
-            self.loop = Loop(self.request, self.network, self.learner, self.feed, objective, self.plan.steps)
+            captions = [example.caption for dataset in self.datasets for example in dataset.examples]
+            seat.check(self.learner, self.network, captions)
+            self.loop = Loop(self.request, self.network, self.learner, self.course, objective)
             if self.request.earlier_penalty:
                 self.loop.penalties = partial(self.beneath.penalties, self.learner, self.request.earlier_penalty)
             if earlier is not None:
@@ -164,7 +169,7 @@ class Training:
         self.begun, self.on_step = time.perf_counter(), self.processes.patient(self.on_step)
         try:
             if not self.loop.step:
-                self.loop.validate()
+                self.loop.begin()
                 self._sample()
             while self.loop.step < self.plan.steps and not self.loop.tired:
                 self._one_step()
@@ -190,15 +195,16 @@ class Training:
 
     def _one_step(self) -> None:
         request, loop = self.request, self.loop
+        loop.begin()
         point = loop.advance()
-        last = point.step == self.plan.steps
-        if last or point.step % request.validate_every == 0:
+        last, over = point.step == self.plan.steps, self.course.ends(point.step)
+        if over or point.step % request.validate_every == 0:
             loop.validate()
         self.journal.log(loop.points[-1])
         self.trackers.log(loop.points[-1])
-        if not last and point.step % request.checkpoint_every == 0:
+        if not last and (over or point.step % request.checkpoint_every == 0):
             self._checkpoint()
-        if last or loop.tired or point.step % request.sample_every == 0:
+        if over or loop.tired or point.step % request.sample_every == 0:
             self._sample()
 
     def _checkpoint(self) -> None:
@@ -210,12 +216,14 @@ class Training:
     def _sample(self) -> None:
         if not self.request.sample_prompts or not self.processes.first:
             return
-        count = len(self.request.sample_prompts)
+        count, looks = len(self.request.sample_prompts), tuple(self.course.looks(self.loop.step))
         with self.loop.averaged():
             pictures = samples.draw(
                 self.network,
                 self.request,
                 lambda index: self.on_step(self._step(f"Drawing sample {index + 1} of {count}")),
+                [look.view for look in looks],
+                lambda index: self.learner.wearing(looks[index].worn if looks else {}),
             )
         self.journal.keep_samples(self.loop.step, pictures)
         self.trackers.draw(self.loop.step, pictures)
@@ -239,7 +247,8 @@ class Training:
     def _words(self) -> str:
         """Such as "loss 0.0812, validation 0.0794, 12.1 pictures/s"."""
         points = self.loop.points
-        said = [f"loss {points[-1].smoothed:.4f}"]
+        part = f" ({points[-1].part})" if points[-1].part else ""
+        said = [f"loss {points[-1].smoothed:.4f}{part}"]
         measured = next((point.validation for point in reversed(points) if point.validation is not None), None)
         if measured is not None:
             said.append(f"validation {measured:.4f}")
@@ -255,7 +264,7 @@ class Training:
             return SEATS[self.request.method].take(self.learner, self.network, self.request)
 
     def _notes(self, step: int) -> dict[str, str]:
-        return notes(self.request, self.network, self.plan, self.feed.examples, step) | self.before.notes()
+        return notes(self.request, self.network, self.plan, self.course.examples, step) | self.before.notes()
 
     def _class_latents(self) -> Tensor:
         """Those of an earlier run of the same request where it kept them."""
@@ -281,7 +290,7 @@ class Training:
             last=self._learned(),
             best=best,
             best_step=best_step,
-            before=loop.before,
+            before=loop.fell_from,
             notes={"last": self._notes(loop.step), "best": self._notes(best_step or loop.step)},
             points=tuple(loop.points),
             journal=self.journal,
@@ -290,6 +299,7 @@ class Training:
             rows=ROWS_PER_PICTURE * (loop.rows - self.rows_before),
             stopped=stopped,
             peak_memory=self.peak.bytes,
+            by_task=joint.by_task(loop),
         )
 
     def _said(self, stopped: bool) -> tuple[str, ...]:
@@ -303,10 +313,12 @@ class Training:
             said.append(f"Ended after step {loop.step}: {loop.worse} validations were no better than the best.")
         if loop.best is not None:
             step, least = loop.best
-            said.append(f"The validation loss fell from {loop.before:.5f} to {least:.5f} at step {step}, its least.")
-            if least >= loop.before:
-                said[-1] = f"The validation loss was never below the {loop.before:.5f} that it began with."
-        warned = [problem for problem in self.dataset.problems if not problem.fatal]
+            before = loop.fell_from
+            said.append(f"The validation loss fell from {before:.5f} to {least:.5f} at step {step}, its least.")
+            if least >= before:
+                said[-1] = f"The validation loss was never below the {before:.5f} that it began with."
+        said += joint.words(loop)
+        warned = [problem for dataset in self.datasets for problem in dataset.problems if not problem.fatal]
         if warned:
             first = f"{warned[0].file} {warned[0].what}".strip()
             said.append(f"Of {len(warned)} remarks on the pictures the first is: {first}")

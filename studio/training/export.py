@@ -91,22 +91,25 @@ def _diffusers_key(part: str, key: str) -> str:
     return f"{part}.{key}.weight" if longer else f"{part}.{key}"
 
 
-def taken(learner: Learner, kind: Kind, *, several_encoders: bool) -> Adapter:
-    """The adapter as it is in the network at this moment, copied. ``several_encoders``: the model has more than one."""
+def taken(learner: Learner, kind: Kind, *, several_encoders: bool, name: str = NAME) -> Adapter:
+    """The adapter as it is in the network at this moment, copied. ``several_encoders``: the model has more than one.
+
+    ``name``: which of several LoRAs.
+    """
     kohya: Tensors = {}
     with torch.no_grad():
         for part in learner.parts:
             for module, layer in learner.layers(part).items():
                 stem = kohya_name(part, module, several_encoders)
-                kohya |= {f"{stem}.{role}": _own(value) for role, value in _in_kohya(kind, layer).items()}
-    parts = {part: {key: _own(value) for key, value in learner.state(part).items()} for part in learner.parts}
+                kohya |= {f"{stem}.{role}": _own(value) for role, value in _in_kohya(kind, layer, name).items()}
+    parts = {part: {key: _own(value) for key, value in learner.state(part, name).items()} for part in learner.parts}
     return Adapter(kind, kohya, parts, {part: _loadable(config) for part, config in learner.configs.items()})
 
 
-def _in_kohya(kind: Kind, layer: BaseTunerLayer) -> Tensors:
+def _in_kohya(kind: Kind, layer: BaseTunerLayer, name: str) -> Tensors:
     """A layer's tensors by their roles in kohya's and LyCORIS's files."""
     if kind.name in LORA_KINDS:
-        return _lora(layer)
+        return _lora(layer, name)
     if kind.name == "loha":
         return dict(_held(layer, HADAMARD)) | {"alpha": _alpha(layer)}
     if kind.name == "lokr":
@@ -114,14 +117,14 @@ def _in_kohya(kind: Kind, layer: BaseTunerLayer) -> Tensors:
     return {"diff": _difference(layer)}
 
 
-def _lora(layer: BaseTunerLayer) -> Tensors:
+def _lora(layer: BaseTunerLayer, name: str) -> Tensors:
     tensors = {
-        "lora_down.weight": layer.lora_A[NAME].weight,
-        "lora_up.weight": layer.lora_B[NAME].weight,
-        "alpha": _alpha(layer),
+        "lora_down.weight": layer.lora_A[name].weight,
+        "lora_up.weight": layer.lora_B[name].weight,
+        "alpha": _alpha(layer, name),
     }
-    if NAME in layer.lora_magnitude_vector:
-        magnitude = layer.lora_magnitude_vector[NAME].weight
+    if name in layer.lora_magnitude_vector:
+        magnitude = layer.lora_magnitude_vector[name].weight
         weight = layer.get_base_layer().weight
         tensors["dora_scale"] = magnitude.reshape(-1, *[1] * (weight.dim() - 1))
     return tensors
@@ -141,9 +144,9 @@ def _held(layer: BaseTunerLayer, names: tuple[str, ...]) -> Iterator[tuple[str, 
     yield from ((name, tables[f"{name}.{NAME}"]) for name in names if f"{name}.{NAME}" in tables)
 
 
-def _alpha(layer: BaseTunerLayer) -> Tensor:
+def _alpha(layer: BaseTunerLayer, name: str = NAME) -> Tensor:
     """What readers divide by the rank: with rank-stabilised LoRAs that is not the alpha that was asked for."""
-    return torch.tensor(float(layer.scaling[NAME] * layer.r[NAME]))
+    return torch.tensor(float(layer.scaling[name] * layer.r[name]))
 
 
 def _difference(layer: BaseTunerLayer) -> Tensor:

@@ -17,6 +17,7 @@ from studio.devices import derived_seed
 from studio.errors import RequestError
 from studio.models.networks import Conditions, Network
 from studio.progress import OnStep
+from studio.sampling import Seen, Upright
 from studio.training.buckets import Crop, CropRules, batch_count, batches, crop, nearest_bucket
 from studio.training.cache import Cache, LatentCache, PromptCache, Tensors
 from studio.training.captions import CaptionRules, drawn
@@ -57,12 +58,21 @@ class Prior:
 
 
 class Feed:
-    """Batches of the examples that are learned from, by number; and fixed ones of those that only measure."""
+    """Batches of the examples that are learned from, by number; and fixed ones of those that only measure.
+
+    Through an orthogonal ``view`` V the loss is || eps(V x_t, t, y) - V e ||^2, with x_t = a x_0 + b e: latents are
+    given out as V x_0, and since V e is white noise again (V V^T = I) it is what the loop draws for them.
+    """
 
     def __init__(
-        self, request: TrainRequest, network: Network, examples: Sequence[Example], held_out: Sequence[Example] = ()
+        self,
+        request: TrainRequest,
+        network: Network,
+        examples: Sequence[Example],
+        held_out: Sequence[Example] = (),
+        view: Seen = Upright(),
     ) -> None:
-        self.request, self.network = request, network
+        self.request, self.network, self.view = request, network, view
         self.examples, self.held_out = tuple(examples), tuple(held_out)
         self.shapes = shapes_for(request, network.size, network.factor)
         self.homes = tuple(nearest_bucket(example.size, self.shapes) for example in self.examples)
@@ -106,17 +116,17 @@ class Feed:
             draw = torch.Generator().manual_seed(derived_seed(seed, POSTERIOR, index, row))
             latents.append(found.sample(torch.randn(found.mean.shape, generator=draw)))
             captions.append(drawn(example.caption, self.words, seed=seed, epoch=epoch, index=member))
-        names = tuple(self.examples[members[row]].name for row in rows)
+        names, whole = tuple(self.examples[members[row]].name for row in rows), self.view.show(torch.stack(latents))
         if self.prior is None:
-            return Batch(names, torch.stack(latents), self.conditions(captions))
-        return self._with_prior(names, latents, captions, [index * self.request.batch_size + row for row in rows])
+            return Batch(names, whole, self.conditions(captions))
+        return self._with_prior(names, whole, captions, [index * self.request.batch_size + row for row in rows])
 
     def fixed(self) -> list[Batch]:
         """The held-out pictures, each alone, cut in the middle and with their whole captions."""
         found = []
         for example in self.held_out:
             cut = crop(example.size, nearest_bucket(example.size, self.shapes))
-            latents = self.latents.posterior(example, cut).mean[None]
+            latents = self.view.show(self.latents.posterior(example, cut).mean[None])
             found.append(Batch((example.name,), latents, self.conditions([example.caption])))
         return found
 
@@ -128,12 +138,12 @@ class Feed:
         return Conditions(found.embeds.to(device), {name: value.to(device) for name, value in found.extra.items()})
 
     def _with_prior(
-        self, names: tuple[str, ...], latents: list[Tensor], captions: Sequence[str], places: Sequence[int]
+        self, names: tuple[str, ...], latents: Tensor, captions: Sequence[str], places: Sequence[int]
     ) -> Batch:
         """As many class pictures behind them, one after the other; where there are any, all pictures are square."""
         picked = [place % len(self.prior.latents) for place in places]
         conditions = self.conditions([*captions, *[self.prior.prompt] * len(names)])
-        return Batch(names, torch.cat([torch.stack(latents), self.prior.latents[picked]]), conditions, len(names))
+        return Batch(names, torch.cat([latents, self.prior.latents[picked]]), conditions, len(names))
 
     def _epoch(self, epoch: int) -> tuple[tuple[int, ...], ...]:
         return batches(self.homes, self.repeats, self.request.batch_size, seed=self.request.seed, epoch=epoch)

@@ -28,12 +28,17 @@ class Fingerprint:
     earlier: list[str]  # SHA-256 of LoRAs that the run is on top of
 
     @classmethod
-    def of(cls, request: TrainRequest, dataset: Dataset, network: Network, earlier: Sequence[str] = ()) -> Fingerprint:
+    def of(
+        cls, request: TrainRequest, datasets: Sequence[Dataset], network: Network, earlier: Sequence[str] = ()
+    ) -> Fingerprint:
         """Of a network that carries no adapter."""
         settings = request.model_dump(mode="json", exclude=FREE)
+        for task in settings["tasks"]:
+            del task["data"]  # free as well: what lies there counts
         parts = sorted(network.adaptable.items())
+        data = "/".join(dataset.fingerprint for dataset in datasets)
         model = "/".join(f"{name}:{weights_hash(part)}" for name, part in parts)
-        return cls(settings, dataset.fingerprint, model, list(earlier))
+        return cls(settings, data, model, list(earlier))
 
     def check(self, before: Mapping[str, Any]) -> None:
         """Raises RequestError that names the first thing that differs."""

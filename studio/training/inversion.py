@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,13 @@ class Words:
     def parameters(self) -> dict[str, nn.Parameter]:
         """What learns, by "<part>.vectors"."""
         return {f"{part}.vectors": table.vectors for part, table in self.tables.items()}
+
+    def wear(self, scales: Mapping[str, float]) -> None:
+        """There is one thing that learns, always."""
+
+    def wearing(self, scales: Mapping[str, float]) -> AbstractContextManager[None]:
+        """There is one thing that learns, always."""
+        return nullcontext()
 
 
 @dataclass(frozen=True)

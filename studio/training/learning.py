@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from studio.models.networks import Network
-from studio.training import export, inversion
+from studio.training import export, inversion, joint
 from studio.training.injecting import Learner, injected
 from studio.training.preflight import kind_of
 from studio.training.request import Method, TrainRequest
@@ -23,6 +23,12 @@ class Learning(Protocol):
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
         """By names in an order that never changes; those of text encoders begin with "text_encoder"."""
+
+    def wear(self, scales: Mapping[str, float]) -> None:
+        """Of several adapters only these, at these scales, learn from now on; {}: there is one thing, which learns."""
+
+    def wearing(self, scales: Mapping[str, float]) -> AbstractContextManager[None]:
+        """The same until a block ends."""
 
 
 class Learned(Protocol):
@@ -59,6 +65,12 @@ ADAPTER = Seat(injected, _adapter)
 SEATS: Mapping[Method, Seat] = {
     "text_to_image": ADAPTER,
     "dreambooth": ADAPTER,
+    "joint": Seat(
+        lambda network, request: injected(network, request, joint.names_of(request)),
+        lambda learner, network, request: joint.taken_together(
+            learner, request, several_encoders="text_encoder_2" in network.parts
+        ),
+    ),
     "textual_inversion": Seat(
         inversion.spelled, lambda words, network, request: inversion.taken(words), inversion.check_room
     ),

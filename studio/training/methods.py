@@ -39,6 +39,14 @@ METHODS: Mapping[str, Way] = {
             "Ruiz et al. 2022, arXiv 2208.12242",
         ),
         Way(
+            "joint",
+            "Several together",
+            "Several adapters, each on a task of its own, such as a view of an illusion, and then all together.",
+            "Kheiri, Liu & Lin, Multi-Adapter joint fine-tuning of Diffusion Models with LoRA for Visual Illusions",
+            own=("tasks", "steps_apart"),
+            without=("earlier",),
+        ),
+        Way(
             "textual_inversion",
             "Textual inversion",
             "A new word: its vectors learn and the model stays as it is. A few KB, for SD 1.x, 2.x and SDXL.",

@@ -21,6 +21,7 @@ ARCHITECTURES = {
     "sd3": ("stable-diffusion-3-medium", "sd3"),
 }
 WIDTH_OF_SD2 = 1024
+TASKS = f"{KEY}.tasks"  # of a joint training: name, pictures, prompt, view and weight of each
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
 
 
@@ -67,6 +68,8 @@ def notes(
     }
     if METHODS[request.method].form == "lora":
         said |= _adapter(request)
+    if request.tasks:
+        said[TASKS] = json.dumps([task.model_dump(mode="json") for task in request.tasks])
     if network.prediction in PREDICTIONS:
         said["modelspec.prediction_type"] = PREDICTIONS[network.prediction]
     return {key: str(value) for key, value in said.items()}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from studio.errors import RequestError, UnknownNameError, shortened
 from studio.models.refs import BUILTIN
 from studio.requests import own_options
-from studio.training import trackers
+from studio.training import tasks, trackers
 from studio.training.buckets import Size, batch_count, bucket_sizes, nearest_bucket, step_for
 from studio.training.kinds import KINDS, Kind, Options
 from studio.training.methods import METHODS
@@ -66,6 +66,7 @@ def check(request: TrainRequest, settings: Settings | None = None) -> None:
     _check_earlier(request, settings)
     _check_optimizer(request)
     trackers.check(request.trackers)
+    tasks.check(request)
     if request.epochs is None and request.warmup_steps >= request.steps:
         raise RequestError(
             f"warmup_steps: must be less than the {request.steps} steps, got {request.warmup_steps}.",
@@ -110,6 +111,26 @@ def planned_for(request: TrainRequest, examples: Sequence[Example], size: int, f
     return planned(request, sum(repeats), batch_count(homes, repeats, request.batch_size), len(kept))
 
 
+def planned_together(request: TrainRequest, plans: Sequence[Plan]) -> Plan:
+    """The plan of a joint training whose tasks have ``plans`` by themselves."""
+    return Plan(
+        request.all_apart + request.steps,
+        sum(plan.pictures for plan in plans),
+        sum(plan.batches for plan in plans),
+        request.accumulation,
+        sum(plan.held_out for plan in plans),
+        len(plans),
+        request.steps_apart,
+    )
+
+
+def planned_for_tasks(request: TrainRequest, sets: Sequence[Sequence[Example]], size: int, factor: int) -> Plan:
+    """``planned_for`` with one dataset for each task."""
+    alone = (tasks.alone(request, index) for index in range(len(request.tasks)))
+    plans = [planned_for(own, examples, size, factor) for own, examples in zip(alone, sets, strict=True)]
+    return planned_together(request, plans)
+
+
 def shapes_for(request: TrainRequest, size: int, factor: int) -> tuple[Size, ...]:
     """The sizes that pictures are cut to. Raises RequestError for a resolution that has none."""
     side = request.resolution or size
@@ -125,7 +146,7 @@ def shapes_for(request: TrainRequest, size: int, factor: int) -> tuple[Size, ...
 
 def seconds(request: TrainRequest, steps: int, rate: float) -> float:
     """What ``steps`` take at ``rate`` seconds per row; RequestError for what nobody will wait for."""
-    found = ROWS_PER_PICTURE * steps * request.batch_rows * rate
+    found = ROWS_PER_PICTURE * request.rows_in(steps) * rate
     if found > LONGEST:
         raise RequestError(
             f"steps: {steps:,} steps would take about {found / 86400:.0f} days here; lower steps, batch_size or "
@@ -215,5 +236,7 @@ def _check_optimizer(request: TrainRequest) -> None:
 
 
 def _made_name(request: TrainRequest) -> str:
+    if request.tasks:
+        return "+".join(task.name for task in request.tasks)
     stem = re.split(r"[/\\:]", request.data.rstrip("/\\"))[-1].removesuffix(".zip")
     return request.trigger or stem or "pictures"

@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from studio.training.captions import TEMPLATE
 from studio.training.kinds import Layers
+from studio.training.tasks import MOST, Task, problem
 
-Method = Literal["text_to_image", "dreambooth", "textual_inversion"]
+Method = Literal["text_to_image", "dreambooth", "textual_inversion", "joint"]
 KindName = Literal["lora", "rslora", "dora", "locon", "loha", "lokr", "oft", "boft"]
 Schedule = Literal["constant", "linear", "cosine", "cosine_restarts", "polynomial"]
 OptimizerName = Literal["adamw", "adafactor", "prodigy", "adamw8bit"]
@@ -35,7 +36,8 @@ class TrainRequest(BaseModel):
     method: Method = Field(
         "text_to_image",
         description="text_to_image (every picture has its caption), dreambooth (all pictures share one prompt) or "
-        "textual_inversion (the trigger becomes a word that the model knows, which itself stays as it is).",
+        "textual_inversion (the trigger becomes a word that the model knows, which itself stays as it is) or joint "
+        "(several adapters, each on its own task and then all together).",
     )
     trigger: str = Field("", max_length=60, description="A word put before every caption that lacks it.")
     template: str = Field(
@@ -54,6 +56,12 @@ class TrainRequest(BaseModel):
     )
     prior_weight: float = Field(
         1.0, ge=0.0, le=10.0, description="dreambooth: how much the loss on class pictures counts."
+    )
+    tasks: tuple[Task, ...] = Field(
+        (), max_length=MOST, description="joint: what each adapter learns alone, before all of them learn together."
+    )
+    steps_apart: int = Field(
+        200, ge=0, le=1_000_000, description="joint: steps of each adapter on its own task; steps are those together."
     )
 
     vectors: int = Field(
@@ -154,6 +162,8 @@ class TrainRequest(BaseModel):
             raise ValueError("class_prompt: class pictures need one, such as 'a photo of a dog'")
         if self.class_pictures and self.method != "dreambooth":
             raise ValueError("class_pictures: only dreambooth has them; set 0 or choose the method dreambooth")
+        if wrong := problem(self.method, self.tasks):
+            raise ValueError(wrong)
         return self
 
     @model_validator(mode="after")
@@ -178,8 +188,19 @@ class TrainRequest(BaseModel):
     def evaluations(self) -> int:
         """Rows of the network, one that is trained on counting three; of ``epochs`` one step each is known of."""
         steps = self.steps if self.epochs is None else self.epochs
+        steps += self.all_apart
         drawn = len(self.sample_prompts) * (1 + steps // self.sample_every) + self.class_pictures
-        return ROWS_PER_PICTURE * steps * self.batch_rows + 2 * drawn * self.sample_steps
+        return ROWS_PER_PICTURE * self.rows_in(steps) + 2 * drawn * self.sample_steps
+
+    @property
+    def all_apart(self) -> int:
+        """Steps that the tasks of a joint training take one after the other, before those together."""
+        return len(self.tasks) * self.steps_apart
+
+    def rows_in(self, steps: int) -> int:
+        """Pictures that the network sees in the first ``steps``; one together sees a batch of every task."""
+        together = max(0, steps - self.all_apart) if self.tasks else 0
+        return (steps + together * max(0, len(self.tasks) - 1)) * self.batch_rows
 
     @property
     def encodes_anew(self) -> bool:

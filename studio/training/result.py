@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class TrainResult:
     rows: int  # of the network, since it began or went on
     stopped: bool
     peak_memory: int
+    by_task: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write adapters, samples and curves into ``folder``; returns the summary that goes to result.json."""
@@ -52,11 +54,12 @@ class TrainResult:
             "samples": self._save_samples(folder),
             "checkpoints": self._checkpoints(validations),
             "steps": last.step,
-            "epochs": round(last.step * self.plan.accumulation / self.plan.batches, 3),
+            "epochs": round(float(self.plan.epochs_in(last.step)), 3),
             "stopped": self.stopped,
             "loss": last.smoothed,
             "validation_before": self.before,
             "validation": validations.get(max(validations)) if validations else None,
+            "by_task": {task: dict(measured) for task, measured in self.by_task.items()},
             "best_step": self.best_step,
             "best_validation": validations.get(self.best_step) if self.best_step is not None else None,
             "seconds": round(self.seconds, 3),

@@ -17,11 +17,13 @@ from safetensors.torch import load_file
 from studio.errors import Cancelled, RequestError
 from studio.progress import Step
 from studio.settings import Place, place_among_processes
+from studio.training.course import Course, Part
 from studio.training.dataset import read_dataset
 from studio.training.feed import Feed, Prior
 from studio.training.injecting import injected
 from studio.training.loop import Loop
 from studio.training.objective import Objective
+from studio.training.preflight import planned
 from studio.training.processes import Processes
 from tests.training.asked import asked, save_set
 
@@ -82,8 +84,9 @@ def with_loop(network, request, data, work):
         if request.class_pictures:
             draw = torch.Generator().manual_seed(3)
             feed.prior = Prior("a fox", torch.randn(request.class_pictures, 4, 16, 16, generator=draw))
-        loop = Loop(request, network, learner, feed, Objective.of(network, request), request.steps)
-        return work(loop)
+        plan = planned(request, len(feed.examples), feed.batches)
+        course = Course(plan, {"": feed}, (Part(0, request.steps, {"": feed}),))
+        return work(Loop(request, network, learner, course, Objective.of(network, request)))
 
 
 def gradients(loop, places):
@@ -91,7 +94,8 @@ def gradients(loop, places):
     loss = 0.0
     for place in places:
         loop.processes = Processes(CPU, place)
-        loss += sum(loop._pass(index) for index in range(loop.request.accumulation))
+        passes = loop.course.last.passes(0, loop.request.accumulation)
+        loss += sum(loop._pass(feed, index, len(passes)) for feed, index in passes)
     found = {name: parameter.grad.clone() for name, parameter in loop.parameters.items()}
     for parameter in loop.parameters.values():
         parameter.grad = None

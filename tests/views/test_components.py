@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from studio.illusions.components import Motion, gaussian, mirror_filter, moved_along
+from studio.views.components import Motion, gaussian, mirror_filter, moved_along
 
 
 @pytest.mark.parametrize("n", [8, 33, 64])

@@ -15,10 +15,10 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from studio.errors import RequestError, UnknownNameError, shortened
-from studio.illusions import components as parts
-from studio.illusions import permutations as moves
-from studio.illusions.components import Component
-from studio.illusions.permutations import Parameters, Rearrangement
+from studio.views import components as parts
+from studio.views import permutations as moves
+from studio.views.components import Component
+from studio.views.permutations import Parameters, Rearrangement
 
 Kind = Literal["orthogonal", "component"]
 Motion = Literal["none", "flip", "turn", "fade", "skew", "pieces", "discs", "hinge", "away", "shake"]

@@ -9,9 +9,9 @@ import time
 import pytest
 import torch
 
-from studio.illusions import views
-from studio.illusions.specs import VIEWS, parse_spec
-from studio.illusions.views import build
+from studio.views import view as views
+from studio.views.specs import VIEWS, parse_spec
+from studio.views.view import build
 
 ORTHOGONAL = [entry.name for entry in VIEWS if entry.kind == "orthogonal"]
 FAMILIES = sorted({entry.family for entry in VIEWS if entry.family})
@@ -159,6 +159,6 @@ def test_a_picture_of_another_size_is_refused():
 
 
 def test_views_can_be_named_and_built_without_torch():
-    code = "import sys; from studio.illusions.views import build; build('jigsaw', 16); print('torch' in sys.modules)"
+    code = "import sys; from studio.views.view import build; build('jigsaw', 16); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from studio.illusions.components import Component
-from studio.illusions.permutations import Parameters, Rearrangement, still
-from studio.illusions.specs import ENTRIES, VIEWS, Entry, Kind, StepSpec, ViewSpec, parse_spec
+from studio.views.components import Component
+from studio.views.permutations import Parameters, Rearrangement, still
+from studio.views.specs import ENTRIES, VIEWS, Entry, Kind, StepSpec, ViewSpec, parse_spec
 
 if TYPE_CHECKING:
     import torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from studio.errors import RequestError, UnknownNameError
-from studio.illusions.specs import VIEWS, parse_spec
+from studio.views.specs import VIEWS, parse_spec
 
 
 @pytest.mark.parametrize("entry", VIEWS, ids=lambda entry: entry.name)

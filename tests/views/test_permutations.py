@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from studio.errors import RequestError
-from studio.illusions.permutations import Rearrangement, dihedral, skew_shifts
-from studio.illusions.specs import parse_spec
+from studio.views.permutations import Rearrangement, dihedral, skew_shifts
+from studio.views.specs import parse_spec
 
 ODD_SIDES = (7, 10, 16, 33, 64, 100, 129)
 PIECEWISE = ("patch_permute", "jigsaw", "square_hinge(squares=3)", "inner_circle", "inner_circle(angle=90)", "rings")

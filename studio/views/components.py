@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from studio.illusions.permutations import Parameters
+from studio.views.permutations import Parameters
 
 if TYPE_CHECKING:
     from torch import Tensor

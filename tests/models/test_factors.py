@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from studio.merging.factors import Factors, cut, found_in, joined
+from studio.models.factors import Factors, cut, found_in, joined
 
 
 def matrix(*shape, seed=0):

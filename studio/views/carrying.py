@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from studio.illusions.admission import Headroom, dead_leaves, headroom
-from studio.illusions.views import View
 from studio.models.networks import Network
+from studio.views.admission import Headroom, dead_leaves, headroom
+from studio.views.view import View
 
 PROBES = 2
 

@@ -11,7 +11,8 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from studio.errors import RequestError, ViewError
-from studio.illusions.admission import (
+from studio.illusions.reductions import resolve
+from studio.views.admission import (
     Headroom,
     admit,
     carried,
@@ -22,9 +23,8 @@ from studio.illusions.admission import (
     headroom,
     measure,
 )
-from studio.illusions.reductions import resolve
-from studio.illusions.specs import VIEWS, Kind, parse_spec
-from studio.illusions.views import View, build
+from studio.views.specs import VIEWS, Kind, parse_spec
+from studio.views.view import View, build
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from studio.errors import RequestError, ViewError
-from studio.illusions.specs import Kind, StepSpec, ViewSpec
-from studio.illusions.views import View
+from studio.views.specs import Kind, StepSpec, ViewSpec
+from studio.views.view import View
 
 if TYPE_CHECKING:
     from torch import Tensor
