@@ -120,7 +120,8 @@ def _caption(options: argparse.Namespace, make_store: MakeStore, progress: Progr
         print("Stopped before the first caption.", file=sys.stderr)
         return code
     if request.write == "text":
-        print(*result.write_beside(), sep="\n")
+        for path in result.write_beside():
+            print(path)
     elif result.captions:
         place.mkdir(parents=True, exist_ok=True)
         result.save(place)

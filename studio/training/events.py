@@ -108,8 +108,8 @@ def told(path: Path | None, show: OnStep, *, several: bool = False) -> Iterator[
 
     SIGTERM takes effect at the next step, and of ``several`` processes Ctrl+C too, which reaches all of them.
     """
-    tell = None if path is None else Teller(path)
     with _signals(signal.SIGTERM, *([signal.SIGINT] if several else [])) as asked:
+        tell = None if path is None else Teller(path)  # from now on somebody may send a signal
 
         def on_step(step: Step) -> None:
             show(step)

@@ -146,15 +146,21 @@ def test_a_training_tells_its_curve_its_validation_and_its_samples(pictures, tin
     assert not any("failed" in note for note in result.said)
 
 
+@pytest.fixture(scope="module")
+def untracked(pictures, tiny_store):
+    """The losses of the same training that nobody is told of."""
+    request = asked(pictures, sample_prompts=("a fox",), sample_steps=1)
+    return [point.loss for point in training.run(request, tiny_store).points]
+
+
 @pytest.mark.parametrize("fails_at", ["start", "settings", "log", "images", "finish"])
 def test_a_tracker_that_fails_costs_a_remark_and_nothing_else(
-    pictures, tiny_store, tmp_path, remembered, caplog, fails_at
+    pictures, tiny_store, tmp_path, remembered, untracked, caplog, fails_at
 ):
     begun = remembered(fails_at)
     request = asked(pictures, trackers=("wandb", "trackio"), sample_prompts=("a fox",), sample_steps=1)
     result = training.run(request, tiny_store, folder=tmp_path)
-    plain = training.run(asked(pictures, sample_prompts=("a fox",), sample_steps=1), tiny_store)
-    assert [point.loss for point in result.points] == [point.loss for point in plain.points]
+    assert [point.loss for point in result.points] == untracked
     remarks = [note for note in result.said if "failed" in note]
     assert remarks == ["Weights & Biases failed (ConnectionError) and was left alone; the training went on."]
     assert names(begun[0]).count(fails_at) == 1  # it is not asked again
