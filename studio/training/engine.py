@@ -26,11 +26,11 @@ from studio.training.loop import Loop, Point, worn
 from studio.training.notes import notes
 from studio.training.objective import Objective
 from studio.training.preflight import check, file_name, kind_of
-from studio.training.reading import read_sets
 from studio.training.recipe import recipe
 from studio.training.records import Dataset
 from studio.training.request import ROWS_PER_PICTURE, TrainRequest
 from studio.training.result import TrainResult
+from studio.training.sets import read_sets
 
 CLASS_FILE = "class.safetensors"
 
