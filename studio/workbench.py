@@ -151,7 +151,8 @@ def make_store(settings: Settings) -> ModelStore:
     """The models these settings allow. Imports torch."""
     from studio.models.store import ModelStore, Options
 
-    options = Options(settings.dtype, settings.offload, settings.compiled)
+    hashes = settings.outputs / ".cache" / "hashes.json"
+    options = Options(settings.dtype, settings.offload, settings.compiled, hashes)
     return ModelStore(
         settings.assets, settings.models_dir, settings.device, settings.memory_gb, settings.offline, options
     )

@@ -29,6 +29,7 @@ LAYERS = (
         "studio.requests",
         "studio.sampling",
         "studio.models",
+        "studio.intervals",
         "studio.views",
     ),
     ("studio.merging", "studio.training", "studio.illusions", "studio.guidance", "studio.scoring"),

@@ -31,8 +31,9 @@ pretty_name: 40 things as pixel art
 
 A style to learn: {count} things that the built-in model `builtin:emoji` knows, as pixel art of 16 x 16 cells in at most
 {colours} colours and their darker shades for the outline, each cell 8 x 8 pixels of a 128 x 128 PNG. Captions are in
-`metadata.jsonl` (`file_name`, `text`), as `datasets` reads them. The trigger words are **{trigger}**, which are in
-every caption.
+`metadata.jsonl` (`file_name`, `text`), as `datasets` reads them. They name what is seen and not the style, which so
+becomes the adapter's own, without a trigger word; for one, set the trigger to **pixel art** (two words that the
+built-in model does not know, so there it learns less).
 
 Derived in code from renderings of **Noto Color Emoji** (Google, SIL Open Font License 1.1, which leaves what is drawn
 with a font free; Debian package `fonts-noto-color-emoji`, needed for making the set anew only). The font itself is not
@@ -63,8 +64,7 @@ def write_pixel(folder: Path) -> None:
         pixels.draw(pixel).save(folder / f"{pixel.name}.png", optimize=True)
         rows.append(json.dumps({"file_name": f"{pixel.name}.png", "text": pixel.caption}))
     _write(folder / "metadata.jsonl", "\n".join(rows) + "\n")
-    card = PIXEL_CARD.format(count=len(rows), colours=pixels.PALETTE, trigger=pixels.TRIGGER)
-    _write(folder / "README.md", card)
+    _write(folder / "README.md", PIXEL_CARD.format(count=len(rows), colours=pixels.PALETTE))
 
 
 def _write(path: Path, text: str) -> None:

@@ -9,7 +9,6 @@ from PIL import Image, ImageFilter
 
 from studio.builtin.world import COLOURS, FONT, SIZE, Thing, sprite
 
-TRIGGER = "pixel art"
 CELLS = 16  # along a picture's side, as many as the built-in autoencoder's: smaller ones would be smoothed away
 CELL = 8  # pixels of one cell's side
 PALETTE = 10  # colours of a thing, its outline not counted
@@ -42,7 +41,7 @@ class Pixel:
     @property
     def caption(self) -> str:
         article = "an" if self.colour == "orange" else "a"
-        return f"{TRIGGER} of {self.thing.with_article} on {article} {self.colour} background"
+        return f"{self.thing.with_article} on {article} {self.colour} background"
 
     @property
     def name(self) -> str:

@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Protocol
 
-from studio.errors import ModelError, nearest, shortened
-from studio.models import refs
+from studio.errors import nearest, shortened
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
@@ -67,33 +65,6 @@ def problem(request: Adapted) -> str:
     if request.adapter_study and not named:
         return "adapter_study: there is no adapter to study; name one in adapters"
     return ""
-
-
-def files(request: Adapted, assets: Path, models_dir: Path | None) -> dict[str, Path]:
-    """The file or folder of every adapter by its name; UnknownNameError for one that is not there."""
-    return {
-        name: refs.resolve_lora(text, assets, models_dir, field=f"adapters.{name}")
-        for name, text in request.adapters.items()
-    }
-
-
-def check(request: Adapted, assets: Path, models_dir: Path | None) -> None:
-    """Refuse adapters that the request's model cannot carry, from headers alone. Imports torch when there are any.
-
-    Raises a StudioError of one sentence that names the file, what it is and what is needed.
-    """
-    if not request.adapters:
-        return
-    from studio.models import fitting
-
-    found = files(request, assets, models_dir)
-    network = fitting.Fitting.of(request.model, assets, models_dir)
-    for name, path in found.items():
-        try:
-            network.check(path)
-        except ModelError as error:
-            error.field = f"adapters.{name}"
-            raise
 
 
 def _unnamed(name: str, named: Sequence[str] | Mapping[str, str]) -> str:

@@ -7,29 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from studio.illusions.bench import NAMED, Plan, Record
+from studio.intervals import LEVEL, Estimate, estimate
 
-RESAMPLES = 4000
-LEVEL = 0.95
 BASE = "mean"
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean with its bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-    @property
-    def signed(self) -> str:
-        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
 
 
 @dataclass(frozen=True)
@@ -113,18 +95,6 @@ def by_pair(records: Sequence[Record], method: str, name: str) -> dict[int, floa
         if record.method == method:
             values.setdefault(record.pair, []).append(getattr(record, name))
     return {pair: sum(found) / len(found) for pair, found in values.items()}
-
-
-def estimate(values: Sequence[float]) -> Estimate:
-    """The mean of independent values, and the percentile bootstrap's interval for it (Efron 1979)."""
-    array = np.asarray(values, dtype=np.float64)
-    means = array[_resamples(array.size)].mean(1)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(float(array.mean()), float(low), float(high))
-
-
-def _resamples(count: int) -> NDArray[np.int64]:
-    return np.random.default_rng(0).integers(count, size=(RESAMPLES, count))
 
 
 def _line(records: Sequence[Record], method: str) -> Line:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from studio.devices import PeakMemory
-from studio.illusions import adapters, course, metrics, reductions, study
+from studio.illusions import course, metrics, reductions, study
 from studio.illusions.drawing import Drawing, Drawn, Picture, Unfinished
 from studio.illusions.failures import diagnose
 from studio.illusions.request import IllusionRequest
 from studio.illusions.result import Candidate, IllusionResult, Stopped, Upscaled
 from studio.imaging import to_picture
-from studio.models import kinds
+from studio.models import kinds, wearing
 from studio.models.clip import ClipScorer
 from studio.models.networks import Network
 from studio.models.store import ModelStore
@@ -34,7 +34,7 @@ def run(request: IllusionRequest, models: ModelStore, *, on_step: OnStep = ignor
     begun = time.perf_counter()
     kinds.check_draws(request.model, models.assets, models.models_dir)
     kinds.check_scores(request.scorer, models.assets, models.models_dir)
-    adapters.check(request, models.assets, models.models_dir)
+    wearing.check(request.adapters, request.model, models.assets, models.models_dir)
     steps = course.expected(request) * len(study.settings(request))
     on_step(Step(0, steps, note="Loading the model", labels=request.prompts))
     if request.scorer != SCORER:
@@ -65,7 +65,7 @@ def _draw(request: IllusionRequest, models: ModelStore, on_step: OnStep) -> tupl
 
     The scorer is at hand meanwhile when it is to weigh the views or to stop candidates.
     """
-    files = adapters.files(request, models.assets, models.models_dir)
+    files = wearing.files(request.adapters, models.assets, models.models_dir)
 
     def draw(scorer: ClipScorer | None) -> tuple[study.Column, ...]:
         def drawn(network: Network) -> tuple[study.Column, ...]:

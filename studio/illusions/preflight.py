@@ -8,7 +8,7 @@ from studio import passes
 from studio.errors import RequestError, shortened
 from studio.illusions import adapters, course, puzzle, reductions, study
 from studio.illusions.request import IllusionRequest
-from studio.models import kinds
+from studio.models import kinds, wearing
 from studio.views.admission import check_specs
 from studio.views.specs import ViewSpec, parse_spec
 
@@ -29,7 +29,7 @@ def check(request: IllusionRequest, settings: Settings | None = None) -> None:
     if settings is not None:
         kinds.check_draws(request.model, settings.assets, settings.models_dir)
         kinds.check_scores(request.scorer, settings.assets, settings.models_dir)
-        adapters.check(request, settings.assets, settings.models_dir)
+        wearing.check(request.adapters, request.model, settings.assets, settings.models_dir)
 
 
 def evaluations(request: IllusionRequest) -> int:

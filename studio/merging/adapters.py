@@ -19,7 +19,7 @@ from studio.models.factors import Factors
 from studio.models.files import read_header_and_notes
 from studio.models.lora_files import LoraFile, Piece, Target
 from studio.models.lora_names import DENOISERS, EARLY_NAMES, PREFIXES, flattened
-from studio.models.refs import resolve
+from studio.models.refs import resolve_lora
 from studio.models.streams import entries_of
 
 PLAIN = {"up", "down", "mid", "alpha", "rslora"}
@@ -49,13 +49,7 @@ def read_adapter(name: str, assets: Path, models_dir: Path | None, index: int) -
     """The LoRA ``name``, from its header; ModelError with the field for what is none."""
     field = f"adapters.{index}"
     try:
-        ref = resolve(name, assets, models_dir)
-        if ref.path is None:
-            raise ModelFileError(
-                f"There is no file {name} here: correct the path, or, if it is on the hub, download it first and name "
-                "its file."
-            )
-        file = lora_files.read_lora(ref.path)
+        file = lora_files.read_lora(resolve_lora(name, assets, models_dir, field=field))
         header, notes = read_header_and_notes(file.path)
         return Adapter(name, file, Source(name, file.path, entries_of(file.path, header), notes))
     except ModelError as error:

@@ -51,7 +51,7 @@ class LoraResult:
             made = list(self.layers(files, lambda done, total: self._say("Working out the layers", done, total)))
             if not made:
                 raise StudioError("A and B are the same in every layer that a LoRA changes: there is nothing to save.")
-            hashes = {path: files[path].sha256() for path in _paths(self.sources)}
+            hashes = {path: files.sha256(path) for path in _paths(self.sources)}
         tensors = self._tensors(made)
         data_sha256 = self._write(path, tensors, made, hashes)
         return {
@@ -128,7 +128,8 @@ def run(request: MergeRequest, models: ModelStore, on_step: OnStep) -> LoraResul
             return extract(sources, request, files, tick)
 
     target = target_of(request, models.models_dir, _paths(sources), folder=False)
-    check_hashes(request.verify, sources, lambda: on_step(Step(0, 1, note="Verifying the sources")))
+    verifying = lambda: on_step(Step(0, 1, note="Verifying the sources"))  # noqa: E731
+    check_hashes(request.verify, sources, verifying, models.hashes)
     return LoraResult(request, sources, layers, target, on_step)
 
 

@@ -11,12 +11,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from studio.devices import one_thread
 from studio.errors import StudioError
 from studio.merging import recipe
 from studio.merging.fit import Item, Plan
 from studio.merging.place import fresh_folder, output_in
 from studio.merging.preflight import headline
 from studio.merging.weights import Fault, Readers, Weights, readers
+from studio.models.known_hashes import KnownHashes
 from studio.models.streams import Writer, check_room, order
 from studio.progress import OnStep, Step
 
@@ -43,6 +45,7 @@ class Checkpoint:
     plan: Plan
     target: Path | None
     on_step: OnStep
+    known: KnownHashes
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write the checkpoint to its target, or into ``folder``; returns the summary that goes to result.json."""
@@ -50,7 +53,7 @@ class Checkpoint:
         plan = self.plan
         path = self.target or output_in(folder, plan.request, plan.files, as_folder=plan.is_folder)
         check_room(path.parent, plan.size)
-        work = _Work(plan, self.on_step)
+        work = _Work(plan, self.on_step, self.known)
         hashes, data_sha256 = work.write_folder(path) if plan.is_folder else work.write_file(path)
         return {
             "output": str(self.target) if self.target else path.name,
@@ -72,8 +75,8 @@ class Checkpoint:
 class _Work:
     """One run over all items: writes, counts, reports."""
 
-    def __init__(self, plan: Plan, on_step: OnStep) -> None:
-        self.plan, self.on_step = plan, on_step
+    def __init__(self, plan: Plan, on_step: OnStep, known: KnownHashes) -> None:
+        self.plan, self.on_step, self.known = plan, on_step, known
         self.faults: dict[str, Fault] = {}
         self.done = 0
         self._note = "Merging"
@@ -82,7 +85,7 @@ class _Work:
         """The checkpoint as one file; returns the sources' hashes and that of the tensors."""
         plan = self.plan
         before = recipe.notes(plan.request, plan.everything, recipe.placeholders(plan.files), "0" * 64)
-        with readers(self.tick) as files, _writer(path, plan.items, before) as out:
+        with readers(self.tick, self.known) as files, _writer(path, plan.items, before) as out:
             self._fill(out, {item.key: item for item in plan.items}, files)
             self._refuse_faults()
             hashes, data_sha256 = self._hashes(files), out.data_sha256()
@@ -92,7 +95,7 @@ class _Work:
     def write_folder(self, path: Path) -> tuple[dict[Path, str], str]:
         """The checkpoint as a diffusers folder, file by file as A has them; the hash is that of the files' hashes."""
         plan, sums = self.plan, []
-        with readers(self.tick) as files, fresh_folder(path) as fresh:
+        with readers(self.tick, self.known) as files, fresh_folder(path) as fresh:
             copy_around(plan.sources[0].path, fresh, headline(plan.request), [source.name for source in plan.sources])
             for name, items in by_file(plan).items():
                 (fresh / name).parent.mkdir(parents=True, exist_ok=True)
@@ -113,18 +116,22 @@ class _Work:
         self.on_step(Step(min(self.done // MB, total), total, note=self._note))
 
     def _fill(self, out: Writer, items: Mapping[str, Item], files: Readers) -> None:
-        """Write ``items`` by the names that they have inside the file."""
+        """Write ``items`` by the names that they have inside the file.
+
+        Pieces fit into one core's cache, and the other cores have files to hash: dividing them would cost more.
+        """
         weights = Weights(self.plan, files, self.faults)
-        for key in out.keys:
-            self._note = f"{'Merging' if items[key].merged else 'Copying'} {items[key].part}"
-            for piece in weights.pieces(items[key]):
-                self.tick()
-                out.write(piece)
-                self.done += len(piece)
+        with one_thread():
+            for key in out.keys:
+                self._note = f"{'Merging' if items[key].merged else 'Copying'} {items[key].part}"
+                for piece in weights.pieces(items[key]):
+                    self.tick()
+                    out.write(piece)
+                    self.done += len(piece)
 
     def _hashes(self, files: Readers) -> dict[Path, str]:
         self._note = "Taking the sources' hashes"
-        return {path: files[path].sha256() for path in self.plan.files}
+        return {path: files.sha256(path) for path in self.plan.files}
 
     def _refuse_faults(self) -> None:
         if self.faults and not self.plan.request.accept_nonfinite:

@@ -11,6 +11,7 @@ from pathlib import Path
 from studio.errors import ModelError, ModelFileError, ModelNotFoundError, RecipeError
 from studio.merging.layout import inner, part_of
 from studio.models import files, headers
+from studio.models.known_hashes import KnownHashes
 from studio.models.refs import Ref, resolve
 from studio.models.streams import Entry, entries_of, sha256_of
 
@@ -90,8 +91,13 @@ def read_source(name: str, assets: Path, models_dir: Path | None, *, field: str)
         raise ModelFileError(f"{name} cannot be read ({error.strerror}).", field=field) from error
 
 
-def check_hashes(wanted: Mapping[str, str], sources: Sequence[Source], tick: Callable[[], None]) -> None:
-    """Compare files with the SHA-256 that a recipe recorded as "<number of the source>/<file>"; RecipeError."""
+def check_hashes(
+    wanted: Mapping[str, str], sources: Sequence[Source], tick: Callable[[], None], known: KnownHashes
+) -> None:
+    """Compare files with the SHA-256 that a recipe recorded as "<number of the source>/<file>"; RecipeError.
+
+    Every file is read, whatever is ``known`` of it: who verifies does not ask what was so the last time.
+    """
     for place, sha256 in wanted.items():
         index, _, name = place.partition("/")
         source = sources[int(index)] if index.isdecimal() and int(index) < len(sources) else None
@@ -99,7 +105,9 @@ def check_hashes(wanted: Mapping[str, str], sources: Sequence[Source], tick: Cal
         if source is None or (name not in found and source.is_folder):
             raise RecipeError(f"The recipe speaks of {place!r}, which is not there: name the models it was made from.")
         path = found.get(name, source.files[0])
-        if sha256_of(path, tick) != sha256:
+        found_now = sha256_of(path, tick)
+        known.keep(path, found_now)
+        if found_now != sha256:
             raise RecipeError(
                 f"{path.name} is not the file that the recipe was made with (its SHA-256 is another than "
                 f"{sha256[:10]}...): name that one, or leave verify empty to merge this one.",

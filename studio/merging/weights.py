@@ -13,6 +13,7 @@ from torch import Tensor
 
 from studio.merging.fit import CODES, Item, Plan
 from studio.merging.methods import FUNCTIONS, Setting, merged
+from studio.models.known_hashes import KnownHashes
 from studio.models.streams import ITEM_BYTES, Entry, Reader
 
 DTYPES: Mapping[str, torch.dtype] = {
@@ -38,13 +39,25 @@ class Fault:
 class Readers(dict[Path, Reader]):
     """One open reader for each file, opened when it is first needed."""
 
-    def __init__(self, tick: Callable[[], None], *, hashed: bool = True) -> None:
+    def __init__(self, tick: Callable[[], None], known: KnownHashes | None = None, *, hashed: bool = True) -> None:
         super().__init__()
-        self.tick, self._hashed = tick, hashed
+        self.tick, self._hashed, self._known = tick, hashed, known or KnownHashes()
+        self._found: dict[Path, str] = {}
 
     def __missing__(self, path: Path) -> Reader:
-        self[path] = Reader(path, self.tick, hashed=self._hashed)
+        if self._hashed and (found := self._known.of(path)):
+            self._found[path] = found
+        self[path] = Reader(path, self.tick, hashed=self._hashed and path not in self._found)
         return self[path]
+
+    def sha256(self, path: Path) -> str:
+        """Of a whole file, as it was when it was opened; ModelFileError when it changed since then."""
+        reader = self[path]
+        if path in self._found:
+            reader.check()
+            return self._found[path]
+        self._known.keep(path, found := reader.sha256())
+        return found
 
     def numbers(self, entry: Entry, first: int, count: int) -> bytearray:
         width = ITEM_BYTES[entry.dtype]
@@ -52,9 +65,11 @@ class Readers(dict[Path, Reader]):
 
 
 @contextmanager
-def readers(tick: Callable[[], None] = lambda: None, *, hashed: bool = True) -> Iterator[Readers]:
-    """Readers that are closed when the block ends."""
-    opened = Readers(tick, hashed=hashed)
+def readers(
+    tick: Callable[[], None] = lambda: None, known: KnownHashes | None = None, *, hashed: bool = True
+) -> Iterator[Readers]:
+    """Readers that are closed when the block ends; files whose hash is ``known`` are not hashed again."""
+    opened = Readers(tick, known, hashed=hashed)
     with ExitStack() as stack:
         stack.callback(lambda: [reader.close() for reader in opened.values()])
         yield opened

@@ -76,16 +76,20 @@ def list_models(assets: Path, models_dir: Path | None = None) -> tuple[ModelChoi
 
 
 def list_loras(assets: Path, models_dir: Path | None = None) -> tuple[str, ...]:
-    """The LoRA adapters in the models folder, by their paths inside it, wherever in it they lie."""
+    """Every LoRA that can be offered: built-ins first, then those of the models folder by their paths inside it."""
+    builtin = [BUILTIN + path.stem for path in _builtin_loras(assets)]
     found = [path for path in _entries(models_dir) if path.is_file()] if models_dir else []
-    return tuple(_name(path, models_dir) for path in found if _content(path, assets / "configs") == LORA)
+    return (*builtin, *(_name(path, models_dir) for path in found if _content(path, assets / "configs") == LORA))
 
 
 def resolve_lora(name: str, assets: Path, models_dir: Path | None = None, *, field: str = "adapters") -> Path:
-    """The LoRA ``name`` means: a name inside the models folder, or the path of a file or of a folder that holds one.
+    """The LoRA ``name`` means: ``builtin:x``, a name inside the models folder, or the path of a file or its folder.
 
-    Raises UnknownNameError that suggests the nearest LoRA of the models folder.
+    Raises UnknownNameError that suggests the nearest LoRA that can be offered.
     """
+    for path in _builtin_loras(assets) if name.startswith(BUILTIN) else ():
+        if path.stem == name.removeprefix(BUILTIN):
+            return path
     for path in _there(name, models_dir):
         return path.resolve()
     known = list_loras(assets, models_dir)
@@ -104,6 +108,11 @@ def drawable(name: str, assets: Path) -> tuple[str, ...]:
         return ()
     listed = assets / "models" / name.removeprefix(BUILTIN) / "things.json"
     return tuple(entry["name"] for entry in json.loads(listed.read_text(encoding="utf-8"))) if listed.exists() else ()
+
+
+def _builtin_loras(assets: Path) -> list[Path]:
+    """``loras/x/x.safetensors``, beside the card of each."""
+    return [path for path in sorted((assets / "loras").glob("*/*.safetensors")) if path.stem == path.parent.name]
 
 
 def _builtin(name: str, assets: Path) -> Ref:

@@ -20,6 +20,7 @@ from studio.models.adapters import Attached, attach
 from studio.models.clip import ClipScorer
 from studio.models.compiling import CompiledForward
 from studio.models.given import Given
+from studio.models.known_hashes import KnownHashes
 from studio.models.networks import Network
 from studio.models.refs import Ref, resolve
 from studio.models.residence import Residence
@@ -36,6 +37,7 @@ class Options:
     dtype: str = "auto"
     offload: memory.Offload = "auto"
     compiled: bool = False
+    hashes: Path | None = None  # a file that remembers the SHA-256 of others
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class ModelStore:
         self.assets, self.models_dir, self.offline = assets, models_dir, offline
         self.device = pick_device(device)
         self.dtype = pick_dtype(self.device, options.dtype)
-        self.options = options
+        self.options, self.hashes = options, KnownHashes(options.hashes)
         self.budget = memory_budget(self.device, memory_gb)
         self.most = sys.maxsize if memory_gb is None else self.budget
         self._loaded: OrderedDict[str, Model] = OrderedDict()

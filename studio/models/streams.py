@@ -16,6 +16,7 @@ from studio.models.files import ITEM_BYTES, Header
 from studio.models.hashing import Hashing
 
 PIECE = 8 * 1024**2  # bytes that are read or hashed at a time
+AHEAD = 32 * 1024**2  # bytes that the system is asked to fetch before they are read
 SPARE = 64 * 1024**2  # bytes that must stay free on the disk
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 
@@ -62,7 +63,7 @@ class Reader:
     def __init__(self, path: Path, tick: Callable[[], None] = lambda: None, *, hashed: bool = True) -> None:
         self.path, self._tick = path, tick
         self._file = path.open("rb", buffering=0)
-        self._state = self._look()
+        self._state, self._asked = self._look(), 0
         self._hash, self._hashed = Hashing(), 0 if hashed else sys.maxsize
 
     def read(self, start: int, size: int) -> bytearray:
@@ -100,6 +101,7 @@ class Reader:
     def _raw(self, start: int, size: int) -> bytearray:
         data = bytearray(size)
         left = memoryview(data)
+        self._announce(start + size)
         self._file.seek(start)
         while left:
             got = self._file.readinto(left)
@@ -107,6 +109,12 @@ class Reader:
                 raise ModelFileError(f"{self.path.name} changed while it was read: try again when it is complete.")
             left = left[got:]
         return data
+
+    def _announce(self, end: int) -> None:
+        """Let the system fetch what will be read next while other work is done, where it can be told."""
+        if sys.platform == "linux" and end > self._asked - AHEAD // 2:
+            self._asked = end + AHEAD
+            os.posix_fadvise(self._file.fileno(), end, AHEAD, os.POSIX_FADV_WILLNEED)
 
     def _look(self) -> tuple[int, int]:
         about = os.stat(self.path)
@@ -136,7 +144,6 @@ class Writer:
         self._fresh = path.with_name(f".{path.name}.partial")
         self._head = _header(tensors, notes)
         self._promised, self._written = _bytes_of(tensors), 0
-        self._hash = Hashing()
 
     @property
     def keys(self) -> list[str]:
@@ -144,7 +151,6 @@ class Writer:
         return list(self._tensors)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        self._file.write(data)
         self._hash.update(data)
         self._written += len(data)
 
@@ -157,6 +163,7 @@ class Writer:
         head = _header(self._tensors, notes)
         if len(head) > len(self._head):
             raise ValueError("the new notes are longer than the room that was left for them")
+        self._hash.wait()
         self._file.seek(8)
         self._file.write(head.ljust(len(self._head)))
         self._file.seek(0, os.SEEK_END)
@@ -164,12 +171,12 @@ class Writer:
     def __enter__(self) -> Writer:
         self._file = self._fresh.open("wb")
         self._file.write(len(self._head).to_bytes(8, "little") + self._head)
+        self._hash = Hashing(self._file.write)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._hash.close()
         try:
-            with self._file:
+            with self._file, self._hash:
                 if kind is None:
                     self._finish()
             if kind is None:
@@ -179,6 +186,7 @@ class Writer:
             self._fresh.unlink(missing_ok=True)
 
     def _finish(self) -> None:
+        self._hash.wait()
         if self._written != self._promised:
             raise ValueError(f"{self._written} bytes were written where the header promises {self._promised}")
         self._file.flush()

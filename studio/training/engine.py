@@ -30,7 +30,7 @@ from studio.training.recipe import recipe
 from studio.training.records import Dataset
 from studio.training.request import ROWS_PER_PICTURE, TrainRequest
 from studio.training.result import TrainResult
-from studio.training.sets import read_sets
+from studio.training.task_sets import read_sets
 
 CLASS_FILE = "class.safetensors"
 

@@ -3,8 +3,9 @@
 Synthetic checkpoints with all the names and shapes of SD 1.5 or SDXL in fp16. Each way runs in a process of its own,
 whose anonymous memory (RssAnon) is sampled from its first line to its last; seconds are those of the work alone,
 without the imports, and beside them those that the processor was busy for it. The plain copy reads the same files and
-writes one of them. All begin with files that are not in memory. ``--mecha`` names a Python that has sd-mecha installed;
-its result is compared number by number.
+writes one of them. All begin with files that are not in memory, and take turns for some rounds: times are medians, so
+are the ratios to the copy of the same round. ``--mecha`` names a Python that has sd-mecha installed;
+its one result is compared number by number.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -42,16 +44,24 @@ import json, sys, time
 from pathlib import Path
 from studio import merging, runs
 from studio.merging.request import MergeRequest
-from studio.models.store import ModelStore
+from studio.models.store import ModelStore, Options
 settings = json.loads(sys.argv[1])
-store = ModelStore(Path("assets"), device="cpu")
+hashes = Path(sys.argv[3]) if sys.argv[3] else None
+store = ModelStore(Path("assets"), device="cpu", options=Options(hashes=hashes))
 import studio.merging.engine
 start, busy = time.perf_counter(), time.process_time()
 runs.keep(Path(sys.argv[2]), merging.run(MergeRequest(**settings), store))
 print(time.perf_counter() - start, time.process_time() - busy)
 """
 # What hashing costs is seen beside it: SHA-256 takes most of the time where a processor has no instructions for it.
-WITHOUT_HASHES = "from studio.models.hashing import Hashing\nHashing.update = lambda self, data: None\n"
+WITHOUT_HASHES = """
+from studio.models import hashing
+class Nothing:
+    def sha256(self): return self
+    def update(self, data): pass
+    def hexdigest(self): return "0" * 64
+hashing.hashlib = Nothing()
+"""
 COPY = """
 import os, sys, time
 start, busy = time.perf_counter(), time.process_time()
@@ -97,6 +107,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the files go, some 10 to 30 GB (default: a temporary one)")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
     parser.add_argument("--largest", type=int, help="leave out all but so many tensors, to measure memory alone")
+    parser.add_argument("--rounds", type=int, default=3, help="how often copy and merge take turns; medians are shown")
     parser.add_argument("--mecha", help="a Python with sd-mecha")
     parser.add_argument("--said", default="", help="a sentence about the machine that belongs to the table")
     parser.add_argument("--write", action="store_true", help=f"put the table into {RESULTS.name}")
@@ -121,28 +132,40 @@ def measure(family: str, folder: Path, args: argparse.Namespace) -> Iterator[str
         write(folder / f"{name}.safetensors", tensors, seed) for seed, name in enumerate("abc"[: max(needed.values())])
     ]
     yield from said(f"{len(tensors)} tensors, {files[0].stat().st_size / 1e9:.2f} GB each.", "", HEAD)
-    copied: dict[int, Run] = {}
     for method, count in needed.items():
         used = files[:count]
-        if count not in copied or method in IN_BOTH:
-            copied[count] = run([sys.executable, "-c", COPY, str(folder / "copy"), *map(str, used)], used)
-            (folder / "copy").unlink()
-            yield from said(line(f"{count} inputs", "plain copy", copied[count], copied[count]))
         settings = {"models": list(map(str, used)), "method": method, "alpha": 0.3, "title": "ours"}
         settings |= {"parts": {"vae": "merge"}, "accept_nonfinite": True}
-        ours = run([sys.executable, "-c", OURS, json.dumps(settings), str(folder / method)], used)
-        yield from said(line(method, "Duckrabbit, with all hashes", ours, copied[count]))
+        given = [json.dumps(settings), str(folder / method)]
+        ways = {
+            "plain copy": [sys.executable, "-c", COPY, str(folder / "copy"), *map(str, used)],
+            "Duckrabbit, every file hashed": [sys.executable, "-c", OURS, *given, ""],
+            "Duckrabbit, sources hashed before": [sys.executable, "-c", OURS, *given, str(folder / "hashes.json")],
+        }
         if method in IN_BOTH:
-            bare = [sys.executable, "-c", WITHOUT_HASHES + OURS, json.dumps(settings), str(folder / "bare")]
-            yield from said(line(method, "Duckrabbit, hashes left out", run(bare, used), copied[count]))
-            (folder / "bare" / "ours.safetensors").unlink()
+            ways["Duckrabbit, nothing hashed"] = [sys.executable, "-c", WITHOUT_HASHES + OURS, *given, ""]
+        run(ways["Duckrabbit, sources hashed before"], used)  # from now on they were
+        turns = [{way: run(command, used) for way, command in ways.items()} for _ in range(args.rounds)]
+        runs = {way: middle([turn[way] for turn in turns]) for way in ways}
+        for way, found in runs.items():
+            ratio = statistics.median(turn[way].seconds / turn["plain copy"].seconds for turn in turns)
+            yield from said(line(method, way, found, ratio))
         if mecha and method in IN_BOTH:
             other = folder / "mecha.safetensors"
             theirs = run([mecha, "-c", MECHA, method, "0.3", str(other), *map(str, used)], used)
             differing = differ(folder / method / "ours.safetensors", other)
-            yield from said(line(method, "sd-mecha", theirs, copied[count], differing))
+            yield from said(
+                line(method, "sd-mecha, once", theirs, theirs.seconds / runs["plain copy"].seconds, differing)
+            )
             other.unlink(missing_ok=True)
         (folder / method / "ours.safetensors").unlink()
+        (folder / "copy").unlink()
+
+
+def middle(runs: Sequence[Run]) -> Run:
+    """Medians of the times, and the largest memory."""
+    seconds, busy = (statistics.median(times) for times in zip(*((run.seconds, run.busy) for run in runs), strict=True))
+    return Run(seconds, busy, max(run.anonymous for run in runs))
 
 
 def largest(
@@ -159,9 +182,8 @@ def said(*lines: str) -> Sequence[str]:
     return lines
 
 
-def line(method: str, way: str, found: Run, copied: Run, differing: str = "") -> str:
-    ratio = f"{found.seconds / copied.seconds:.2f}"
-    numbers = f"{found.seconds:.0f} | {ratio} | {found.busy:.0f} | {found.anonymous / 1e9:.2f} GB"
+def line(method: str, way: str, found: Run, ratio: float, differing: str = "") -> str:
+    numbers = f"{found.seconds:.1f} | {ratio:.2f} | {found.busy:.1f} | {found.anonymous / 1e9:.2f} GB"
     return f"| {method} | {way} | {numbers} | {differing} |"
 
 

@@ -1,14 +1,15 @@
 """The training loop over the bare steps it is made of, and over training without caches.
 
 ``python -m tests.benchmarks.train``: a rank-8 LoRA on the built-in model. The loop is compared with forward, backward
-and optimiser step alone, on a batch that lies ready, and with the same training whose pictures and captions are encoded
-anew for every batch, as example scripts do it. They take turns, so that a busy machine slows them alike, and
+and optimiser step alone, on a batch that lies ready; with the same training without caches; and with the loop of
+diffusers' example script (``example_loop``). They take turns, so that a busy machine slows them alike, and
 the median counts. With one thread on a processor its own time is taken, in which other programs do not count.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import tempfile
 import time
@@ -26,13 +27,14 @@ from studio.training.injecting import Learner, injected
 from studio.training.loop import Loop
 from studio.training.objective import Objective
 from studio.training.request import TrainRequest
+from tests.benchmarks.example_loop import ExampleLoop, stepping
 from tests.benchmarks.results import RESULTS, measured_on, write_section
 from tests.training.asked import save_set
 
 SECTION = "Training: the loop over its bare steps"
 ASSETS = Path(__file__).parents[2] / "assets"
-HEAD = """| batch | loop / bare steps | with caches / without, pictures per second | pictures per second |
-|---|---|---|---|"""
+HEAD = """| pictures | batch | loop / bare steps | rate / without caches | rate / example script | pictures per second |
+|---|---|---|---|---|---|"""
 STEPS = 4  # that are timed together
 
 
@@ -40,16 +42,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.train", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--sides", type=int, nargs="+", default=[128, 512], help="of the pictures, in pixels")
     parser.add_argument("--write", action="store_true", help=f"put the table into {RESULTS.name}")
     args = parser.parse_args()
     lines = [HEAD]
     print(HEAD)
     store = ModelStore(ASSETS)
     with tempfile.TemporaryDirectory() as folder, store.lease("builtin:emoji") as network:
-        data = save_set(Path(folder), count=8, side=network.size)
-        for batch in args.batches:
-            bare, caches, rate = measure(network, data, batch, args.rounds)
-            lines.append(f"| {batch} | {bare:.3f} | {caches:.1f} | {rate:.1f} |")
+        for side, batch in itertools.product(args.sides, args.batches):
+            data = save_set(Path(folder) / f"{side}-{batch}", count=8, side=side)
+            bare, caches, example, rate = measure(network, data, batch, args.rounds)
+            lines.append(f"| {side} px | {batch} | {bare:.3f} | {caches:.1f} | {example:.1f} | {rate:.1f} |")
             print(lines[-1], flush=True)
     if args.write:
         command = f"python -m tests.benchmarks.train --rounds {args.rounds} --write"
@@ -58,24 +61,25 @@ def main() -> None:
         write_section(SECTION, "\n".join([said, "", *lines]))
 
 
-def measure(network: Network, data: Path, batch: int, rounds: int) -> tuple[float, float, float]:
-    """Time over that of the bare steps, pictures per second over those without caches, and pictures per second."""
+def measure(network: Network, data: Path, batch: int, rounds: int) -> tuple[float, float, float, float]:
+    """Time over the bare steps'; pictures per second over those without caches and the example's; and these."""
     request = TrainRequest(data=str(data), batch_size=batch, steps=10**6, validation_share=0.0)
+    example = ExampleLoop(ModelStore(ASSETS)._get("builtin:emoji"), read_dataset(data).examples, batch, request.rank)
     with injected(network, request) as learner:
         cached = loop_of(request, network, learner)
         afresh = loop_of(request.model_copy(update={"cache": "off"}), network, learner)
-        work = (advancing(cached), advancing(afresh), bare_steps(cached))
+        work = (advancing(cached), advancing(afresh), stepping(example, STEPS), bare_steps(cached))
         for each in work:
             each()
         times = [[seconds(each, network.device) for each in work] for _ in range(rounds)]
     loop = statistics.median(row[0] for row in times)
-    over_bare, over_caches = (statistics.median(values) for values in zip(*map(ratios, times), strict=True))
-    return over_bare, over_caches, STEPS * batch / loop
+    over_bare, *over = (statistics.median(values) for values in zip(*map(ratios, times), strict=True))
+    return over_bare, *over, STEPS * batch / loop
 
 
-def ratios(row: list[float]) -> tuple[float, float]:
-    loop, afresh, bare = row
-    return loop / bare, afresh / loop
+def ratios(row: list[float]) -> tuple[float, float, float]:
+    loop, afresh, example, bare = row
+    return loop / bare, afresh / loop, example / loop
 
 
 def loop_of(request: TrainRequest, network: Network, learner: Learner) -> Loop:

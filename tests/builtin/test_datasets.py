@@ -12,7 +12,7 @@ from studio.training.dataset import read_dataset
 needs_font = pytest.mark.skipif(not FONT.exists(), reason="needs the Debian package fonts-noto-color-emoji")
 
 
-@pytest.mark.parametrize(("name", "trigger", "count"), [("mascot", mascot.TRIGGER, 24), ("pixel", pixels.TRIGGER, 40)])
+@pytest.mark.parametrize(("name", "trigger", "count"), [("mascot", mascot.TRIGGER, 24), ("pixel", "", 40)])
 def test_a_set_that_ships_reads_without_a_problem(assets, name, trigger, count):
     dataset = read_dataset(assets / "datasets" / name, trigger=trigger)
     assert dataset.problems == ()
@@ -30,13 +30,13 @@ def test_the_sets_are_small_and_say_where_they_come_from(assets):
 
 
 def test_captions_of_the_sets_fit_the_built_in_model(assets):
-    """Its 16 tokens with the two at the ends, and words that it knows but for the triggers and six poses."""
+    """Its 16 tokens with the two at the ends, and words that it knows but for one trigger and six poses."""
     tokenizer = json.loads((assets / "models" / "emoji" / "tokenizer" / "tokenizer.json").read_text())
     known = set(tokenizer["model"]["vocab"])
     words = [pose.caption.split() for pose in mascot.POSES] + [each.caption.split() for each in _pixels()]
     assert max(map(len, words)) <= 14
     strange = {word for caption in words for word in caption} - known
-    assert strange == {"duckrabbit", "pixel", "art", "waving", "laughing", "winking", "jumping", "running", "sitting"}
+    assert strange == {"duckrabbit", "waving", "laughing", "winking", "jumping", "running", "sitting"}
 
 
 def test_poses_have_names_of_their_own_and_every_ground_is_there():

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from studio import illusions
-from studio.errors import Cancelled, ModelFileError, ModelNotFoundError, PolicyError, StudioError, UnknownNameError
+from studio.errors import Cancelled, ModelFileError, PolicyError, StudioError, UnknownNameError
 from studio.illusions import preflight
 from studio.illusions.adapters import worn
 from studio.illusions.drawing import view_terms
@@ -258,7 +258,7 @@ def test_a_lora_that_is_not_there_suggests_the_nearest_of_the_models_folder(asse
     ) as no:
         preflight.check(asked, Settings(assets=assets, models_dir=folder))
     assert no.value.field == "adapters.ink"
-    with pytest.raises(ModelNotFoundError, match="put one into the models folder"):
+    with pytest.raises(UnknownNameError, match="There is no LoRA 'loras/inc.safetensors'"):
         preflight.check(asked, Settings(assets=assets))
 
 
@@ -297,7 +297,8 @@ def test_a_visitor_meets_limits_on_adapters_and_on_studies():
 def test_the_studio_offers_its_loras_and_checks_what_is_submitted(folder, tmp_path):
     bench = Workbench(Settings(outputs=tmp_path, models_dir=folder, device="cpu", offline=True, profile="shared"))
     try:
-        assert sorted(bench.loras()) == ["loras/ink.safetensors", "wash.safetensors"]
+        own = [name for name in bench.loras() if not name.startswith("builtin:")]
+        assert sorted(own) == ["loras/ink.safetensors", "wash.safetensors"]
         data = {"model": "tiny", "adapters": INK}
         assert bench.request("illusion", data).adapters == INK
         with pytest.raises(PolicyError, match="did you mean 'loras/ink.safetensors'"):

@@ -20,7 +20,8 @@ from studio.merging.fit import fit
 from studio.merging.request import MergeRequest
 from studio.merging.result import NonFiniteError
 from studio.merging.weights import Weights, readers
-from studio.models import streams
+from studio.models import known_hashes, streams
+from studio.models.known_hashes import KnownHashes
 from studio.requests import parse
 from tests.merging.checkpoints import FIRST, IDS, ODD, TEXT, UNET, VAE, pair, save, tensors
 
@@ -162,6 +163,32 @@ def test_a_changed_or_lost_source_stops_a_replay(models, tmp_path):
     b.unlink()
     with pytest.raises(StudioError, match="no model at"):
         merging.run(request, models)
+
+
+def test_sources_hashed_before_are_not_hashed_again_until_they_change(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(known_hashes, "SETTLED", 0)
+    monkeypatch.setattr(models, "hashes", KnownHashes())
+    a, b = pair(tmp_path)
+    first, _ = merge(models, tmp_path / "out", a, b)
+    hashed = []
+    monkeypatch.setattr(streams.Reader, "sha256", lambda reader: hashed.append(reader.path) or "f" * 64)
+    second, _ = merge(models, tmp_path / "again", a, b)
+    assert (second["sources"], hashed) == (first["sources"], [])
+    save(b, tensors(5))
+    changed, _ = merge(models, tmp_path / "changed", a, b)
+    assert hashed == [b]
+    assert changed["sources"][0] == first["sources"][0]
+    assert changed["sources"][1]["files"] == {"b.safetensors": "f" * 64}
+
+
+def test_who_verifies_a_recipe_reads_every_source_whatever_is_known_of_it(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(known_hashes, "SETTLED", 0)
+    monkeypatch.setattr(models, "hashes", KnownHashes())
+    a, b = pair(tmp_path)
+    _, path = merge(models, tmp_path / "out", a, b)
+    models.hashes.keep(a, "0" * 64)
+    merging.run(parse(MergeRequest, recipe.read(path)["request"]), models)
+    assert models.hashes.of(a) == sha256(a)
 
 
 @pytest.mark.parametrize("name", ["a.safetensors", "no.safetensors", "."])

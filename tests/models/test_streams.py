@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 
@@ -122,6 +123,22 @@ def test_a_stop_leaves_what_was_there_and_nothing_else(file):
         interrupted(file)
     assert file.read_bytes() == before
     assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_a_disk_that_fills_while_another_thread_writes_ends_the_work_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(hashing, "SMALL", 0)
+
+    def fill():
+        with Writer(tmp_path / "out.safetensors", {"a": ("F32", (2,))}, {}) as out:
+            out._hash._first = full
+            out.write(b"12345678")
+
+    def full(data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        fill()
+    assert list(tmp_path.iterdir()) == []
 
 
 def short(path):

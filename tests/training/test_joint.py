@@ -25,7 +25,7 @@ from studio.training.loop import Loop
 from studio.training.objective import Objective
 from studio.training.preflight import check, evaluations, file_name, headline, planned_for_tasks
 from studio.training.request import TrainRequest
-from studio.training.sets import read_sets
+from studio.training.task_sets import read_sets
 from studio.training.tasks import alone
 from studio.views.view import build
 from tests.training.asked import asked

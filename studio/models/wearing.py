@@ -1,0 +1,35 @@
+"""Which file each adapter of a request is, and whether the request's model can carry it, from headers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from studio.errors import ModelError
+from studio.models import refs
+
+
+def files(adapters: Mapping[str, str], assets: Path, models_dir: Path | None) -> dict[str, Path]:
+    """The file or folder of every adapter by its name; UnknownNameError for one that is not there."""
+    return {
+        name: refs.resolve_lora(text, assets, models_dir, field=f"adapters.{name}") for name, text in adapters.items()
+    }
+
+
+def check(adapters: Mapping[str, str], model: str, assets: Path, models_dir: Path | None) -> None:
+    """Refuse adapters that the model cannot carry. Imports torch when there are any.
+
+    Raises a StudioError of one sentence that names the file, what it is and what is needed.
+    """
+    if not adapters:
+        return
+    from studio.models import fitting
+
+    found = files(adapters, assets, models_dir)
+    network = fitting.Fitting.of(model, assets, models_dir)
+    for name, path in found.items():
+        try:
+            network.check(path)
+        except ModelError as error:
+            error.field = f"adapters.{name}"
+            raise
