@@ -28,11 +28,11 @@ from studio.training.notes import notes
 from studio.training.objective import Objective
 from studio.training.preflight import check, file_name
 from studio.training.processes import Processes
-from studio.training.reading import read_sets
 from studio.training.recipe import recipe
 from studio.training.records import Dataset
 from studio.training.request import ROWS_PER_PICTURE, TrainRequest
 from studio.training.result import TrainResult
+from studio.training.task_sets import read_sets
 from studio.training.trackers import Trackers
 
 CLASS_FILE = "class.safetensors"

@@ -24,8 +24,8 @@ from studio.training.injecting import adapted, injected
 from studio.training.loop import Loop
 from studio.training.objective import Objective
 from studio.training.preflight import check, evaluations, file_name, headline, planned_for_tasks
-from studio.training.reading import read_sets
 from studio.training.request import TrainRequest
+from studio.training.task_sets import read_sets
 from studio.training.tasks import alone
 from studio.views.view import build
 from tests.training.asked import asked
