@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -16,21 +16,25 @@ from studio.models.networks import Network
 from studio.models.store import ModelStore
 from studio.progress import OnStep, Step, ignore
 from studio.training import checkpoints, samples
-from studio.training.checkpoints import PLACE, State
+from studio.training.checkpoints import State
+from studio.training.curves import Curves
 from studio.training.dataset import read_dataset
 from studio.training.export import Adapter, taken
 from studio.training.feed import Feed, Prior
 from studio.training.fingerprint import Fingerprint
+from studio.training.folder import PLACE
+from studio.training.going_on import check_steps
 from studio.training.injecting import injected
 from studio.training.journal import Journal
 from studio.training.loop import Loop, Point, worn
 from studio.training.notes import notes
 from studio.training.objective import Objective
+from studio.training.outlook import captioned
 from studio.training.plan import Plan, split
 from studio.training.preflight import check, data_place, file_name, kind_of, planned
 from studio.training.recipe import recipe
 from studio.training.records import Dataset
-from studio.training.request import ROWS_PER_PICTURE, TrainRequest
+from studio.training.request import ROWS_PER_PICTURE, ROWS_PER_SAMPLE, TrainRequest
 from studio.training.result import TrainResult
 
 CLASS_FILE = "class.safetensors"
@@ -49,9 +53,7 @@ def run(
     on_step(Step(0, request.steps, note="Reading the pictures"))
     dataset = read_dataset(data_place(request.data, models.assets), trigger=request.trigger, template=request.template)
     dataset.check()
-    if request.method == "dreambooth":
-        whole = tuple(replace(example, caption=request.instance_prompt) for example in dataset.examples)
-        dataset = replace(dataset, examples=whole)
+    dataset = captioned(dataset, request)
     earlier = checkpoints.latest(Path(request.resume).expanduser()) if request.resume else None
     on_step(Step(0, request.steps, note="Loading the model"))
 
@@ -91,6 +93,8 @@ class Training:
         self.journal = Journal(folder, {**recipe(request), "seed": request.seed})
         self.name = file_name(request)
         self.saved = -1  # the step of the last checkpoint
+        self.curves = Curves()
+        self.drawn = 0  # rows of the network for samples and class pictures
 
     def run(self, earlier: State | None) -> TrainResult:
         self.peak = PeakMemory(self.network.device)
@@ -99,10 +103,7 @@ class Training:
         self.fingerprint = Fingerprint.of(self.request, self.dataset, self.network)
         if earlier is not None:
             self.fingerprint.check(earlier.facts["fingerprint"])
-            if earlier.step >= self.plan.steps:
-                raise RequestError(
-                    f"steps: {earlier.step} are done already; give more, or leave resume empty.", field="steps"
-                )
+            check_steps(earlier.step, self.plan.steps)
         self.journal.begin(
             [Point(**point) for point in earlier.facts["points"]] if earlier else (),
             Path(self.request.resume).expanduser() if earlier else None,
@@ -116,6 +117,8 @@ class Training:
                 self.loop.restore(earlier)
                 self._checkpoint()  # from now on this run's folder is enough
             self.rows_before = self.loop.rows
+            for point in self.loop.points:
+                self.curves.add(point)
             denoiser = self.network.denoiser
             if self.request.gradient_checkpointing:
                 denoiser.enable_gradient_checkpointing()
@@ -135,7 +138,9 @@ class Training:
         try:
             if not self.loop.step:
                 self.loop.validate()
+                self.curves.before = self.loop.before
                 self._sample()
+            self.curves.before = self.loop.before
             while self.loop.step < self.plan.steps and not self.loop.tired:
                 self._one_step()
                 self._report()
@@ -164,6 +169,7 @@ class Training:
         if last or point.step % request.validate_every == 0:
             loop.validate()
         self.journal.log(loop.points[-1])
+        self.curves.add(loop.points[-1])
         if not last and point.step % request.checkpoint_every == 0:
             self._checkpoint()
         if last or loop.tired or point.step % request.sample_every == 0:
@@ -185,6 +191,7 @@ class Training:
                 self.request,
                 lambda index: self.on_step(self._step(f"Drawing sample {index + 1} of {count}")),
             )
+        self.drawn += ROWS_PER_SAMPLE * count * self.request.sample_steps
         self.journal.keep_samples(self.loop.step, pictures)
 
     def _report(self) -> None:
@@ -198,20 +205,38 @@ class Training:
             self.loop.step,
             self.plan.steps,
             note=note,
-            evaluations=ROWS_PER_PICTURE * self.loop.rows,
+            evaluations=ROWS_PER_PICTURE * self.loop.rows + self.drawn,
             pictures=None if latest is None else lambda: latest,
             labels=self.request.sample_prompts,
+            data=self._data(),
         )
 
+    def _data(self) -> dict[str, Any]:
+        """The curves so far and how fast it goes, for whoever draws them; ``words`` are the note of a plain step."""
+        best, shown = self.loop.best, self.journal.samples
+        return self.curves.data() | {
+            "words": self._words(),
+            "best": None if best is None else best[0],
+            "speed": self._speed(),
+            "memory": self.peak.bytes,
+            "epoch": float(self.plan.epochs) * self.loop.step / self.plan.steps,
+            "samples": tuple(shown),
+        }
+
+    def _speed(self) -> float:
+        """Pictures a second, since it began or went on."""
+        return (self.loop.rows - self.rows_before) / max(1e-6, time.perf_counter() - self.begun)
+
     def _words(self) -> str:
-        """Such as "loss 0.0812, validation 0.0794, 12.1 pictures/s"."""
+        """Such as "loss 0.0812, validation 0.0794, 12.1 pictures/s"; nothing before the first step."""
         points = self.loop.points
+        if not points:
+            return ""
         said = [f"loss {points[-1].smoothed:.4f}"]
         measured = next((point.validation for point in reversed(points) if point.validation is not None), None)
         if measured is not None:
             said.append(f"validation {measured:.4f}")
-        passed = time.perf_counter() - self.begun
-        said.append(f"{(self.loop.rows - self.rows_before) / passed:.1f} pictures/s")
+        said.append(f"{self._speed():.1f} pictures/s")
         return ", ".join(said)
 
     def _preparing(self, step: Step) -> None:
@@ -232,6 +257,7 @@ class Training:
             found = load_file(kept)["latents"]
         else:
             found = samples.class_latents(self.network, self.request, self._preparing)
+            self.drawn += ROWS_PER_SAMPLE * len(found) * self.request.sample_steps
         if self.folder is not None:
             save_file({"latents": found}, self.folder / PLACE / CLASS_FILE)
         return found
@@ -253,7 +279,7 @@ class Training:
             journal=self.journal,
             said=self._said(stopped),
             seconds=time.perf_counter() - self.begun,
-            rows=ROWS_PER_PICTURE * (loop.rows - self.rows_before),
+            rows=ROWS_PER_PICTURE * (loop.rows - self.rows_before) + self.drawn,
             stopped=stopped,
             peak_memory=self.peak.bytes,
         )
