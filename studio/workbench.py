@@ -270,6 +270,13 @@ class Workbench:
         request = requests.parse(engine_named("merge").request_class(), found["request"])
         return {"engine": "merge", "request": request.model_dump(mode="json")}
 
+    def restore_training(self, path: Path) -> dict[str, Any]:
+        """The recipe of a LoRA that was trained here as {"engine", "request"}; only its header need be there."""
+        from studio.training import recipe
+
+        request = requests.parse(engine_named("train").request_class(), recipe.read_upload(path)["request"])
+        return {"engine": "train", "request": request.model_dump(mode="json")}
+
     def memory(self) -> str:
         """What loaded models fill, such as "1.2 GB of 8.0 GB"; nothing before the first model was loaded."""
         if self._store is None:

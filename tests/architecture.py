@@ -61,14 +61,8 @@ TORCH_LATE += ("training.dataset", "training.buckets", "training.edits")
 TORCH_LATE += ("merging.request", "merging.preflight", "merging.fit", "merging.recipe", "models.streams")
 TORCH_LATE += ("merging.trials_request", "merging.trials_preflight", "models.kinds")
 TORCH_LATE += tuple(f"training.{name}" for name in ("request", "preflight", "kinds", "plan", "schedules", "recipe"))
-TORCH_LATE += (
-    "training.shelf",
-    "training.curves",
-    "training.folder",
-    "training.outlook",
-    "training.going_on",
-    "models.geometry",
-)
+TORCH_LATE += tuple(f"training.{name}" for name in ("shelf", "curves", "folder", "outlook", "going_on"))
+TORCH_LATE += ("models.geometry",)
 TORCH = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
 
 ENVIRONMENT = ("environ", "environb", "getenv", "putenv", "unsetenv")

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from studio.training.folder import LOG, PLACE
 
+NAMES = {"step", "loss", "smoothed", "rate"}
 MOST = 240  # points of a curve: more than two for each pixel of a narrow page show nothing more
 
 
@@ -61,9 +62,24 @@ class Curves:
         return {"points": (*self.points, *tail), "validation": tuple(self.measured), "before": self.before}
 
 
-def read(folder: Path, name: str = f"{PLACE}/{LOG}") -> dict[str, Any]:
-    """The curves that lie in a run's folder: a log, or a finished run's ``curve.json``. Empty ones if none do."""
-    path = folder / name
+def of(points: Iterable[Step], before: float | None, most: int) -> dict[str, Any]:
+    """A whole run's curves in few digits, for its result."""
+    curves = Curves(most, before=before)
+    for point in points:
+        curves.add(point)
+    data = curves.data()
+    return {name: [[_short(value) for value in each] for each in data[name]] for name in ("points", "validation")} | {
+        "before": before
+    }
+
+
+def _short(value: float) -> float:
+    return value if isinstance(value, int) else float(f"{value:.5g}")
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The curves of the log that lies in a run's folder; empty ones where there is none."""
+    path = folder / PLACE / LOG
     try:
         about = path.stat()
         return _read(path, about.st_size, about.st_mtime_ns)
@@ -81,16 +97,7 @@ def _read(path: Path, size: int, changed: int) -> dict[str, Any]:
 
 
 def _entries(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Every point of the file; a last line that a machine left half written is left out."""
+    """Every point of the log; a last line that a machine left half written is left out."""
     with path.open(encoding="utf-8") as file:
-        if path.suffix == ".json":
-            yield from _points(json.load(file))
-            return
-        for line in file:
-            if line.endswith("\n"):
-                yield from _points([json.loads(line)])
-
-
-def _points(found: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
-    """Those that have what a point has."""
-    return (each for each in found if isinstance(each, dict) and {"step", "loss", "smoothed", "rate"} <= each.keys())
+        found = (json.loads(line) for line in file if line.endswith("\n"))
+        yield from (each for each in found if isinstance(each, dict) and each.keys() >= NAMES)

@@ -280,6 +280,7 @@ class Training:
             said=self._said(stopped),
             seconds=time.perf_counter() - self.begun,
             rows=ROWS_PER_PICTURE * (loop.rows - self.rows_before) + self.drawn,
+            speed=self._speed(),
             stopped=stopped,
             peak_memory=self.peak.bytes,
         )

@@ -19,7 +19,7 @@ USUAL = Geometry(512, 8)  # of a model that is not here yet
 
 @dataclass(frozen=True)
 class Outlook:
-    """``plan`` is None where there are more ``pictures`` than a page can wait for. ``done``: steps an earlier run did."""
+    """``plan`` is None where a page cannot wait for all ``pictures``; ``done``: steps that an earlier run did."""
 
     pictures: int
     plan: Plan | None

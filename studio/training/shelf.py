@@ -8,6 +8,7 @@ from pathlib import Path
 from studio.errors import RequestError
 from studio.progress import Step
 from studio.training.dataset import edited, read_dataset
+from studio.training.edits import Edits
 from studio.training.records import Dataset, Limits
 from studio.training.sources import list_files
 
@@ -42,7 +43,7 @@ class Shelf:
         self._held[place] = (signature, whole)
         if whole is None:
             raise TooMany(len(signature))
-        return edited(whole, trigger=trigger, template=template)
+        return edited(whole, Edits(), trigger=trigger, template=template)
 
     def _read(self, place: Path) -> Dataset | None:
         until = time.monotonic() + self._patience
