@@ -77,7 +77,7 @@ def evaluations(request: TrainRequest) -> int:
 
 def headline(request: TrainRequest) -> str:
     """What the job is called in lists."""
-    return shortened(request.title or f"{KINDS[request.adapter].title} of {_made_name(request)}", 120)
+    return shortened(request.title or f"{KINDS[request.adapter].short} of {_made_name(request)}", 120)
 
 
 def file_name(request: TrainRequest) -> str:

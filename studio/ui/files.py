@@ -136,11 +136,12 @@ class _Pipe(io.RawIOBase):
 
 def named_files(summary: Mapping[str, Any]) -> set[str]:
     """Every file name that a result's summary mentions; that of a merged folder stands with ``.zip`` behind it."""
+    if summary.get("checkpoints") is not None:
+        return train_result.named_files(summary)
     found = {entry["image"] for part in ("pictures", "trials") for entry in summary.get(part) or ()}
     found |= {summary["strip"]} if summary.get("strip") else set()
     found |= {left["grid"] for left in summary.get("stopped") or ()}
     found |= {study["grid"]} if (study := summary.get("study")) else set()
-    found |= train_result.named_files(summary) if summary.get("checkpoints") is not None else set()
     output = str(summary.get("output") or "")
     found |= {output if output.endswith(MODEL) else f"{output}{ZIP}"} if output else set()
     for candidate in summary.get("candidates") or ():

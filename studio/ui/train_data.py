@@ -19,8 +19,7 @@ WHOLE += ("patience", "sample_every", "sample_steps", "checkpoint_every")
 SHARES = ("caption_dropout", "noise_offset", "validation_share", "sample_guidance")
 WRITTEN = ("learning_rate", "weight_decay", "max_grad_norm", "ema")
 """Numbers that a person writes, such as 1e-4: steps of a slider would be too coarse."""
-IF_ANY = ("alpha", "text_encoder_learning_rate", "min_snr_gamma")
-WHOLE_IF_ANY = ("epochs", "resolution")
+IF_ANY = ("alpha", "text_encoder_learning_rate", "min_snr_gamma", "epochs", "resolution")
 OF_CLASS = ("class_prompt", "class_pictures", "prior_weight")
 OPTIONS = tuple(dict.fromkeys(name for kind in KINDS.values() for name in kind.options.model_fields))
 PLAIN = (*CHOICES, *WHOLE, *SHARES)
@@ -43,7 +42,6 @@ def read(named: Mapping[str, Any]) -> dict[str, Any]:
     data |= {name: str(named[name] or "").strip() for name in (*TEXTS, *WRITTEN)}
     data |= {name: bool(named[name]) for name in FLAGS}
     data |= {name: str(named[name] or "").strip() or None for name in IF_ANY}
-    data |= {name: named[name] or None for name in WHOLE_IF_ANY}
     data |= {"sample_prompts": lines(named["sample_prompts"]), "options": _options(named, kind)}
     data |= {"alpha": data["alpha"] if kind.ranked else None}
     if not data["text_encoder"]:
@@ -57,7 +55,7 @@ def read(named: Mapping[str, Any]) -> dict[str, Any]:
 def written(request: Mapping[str, Any]) -> dict[str, Any]:
     """A training's fields as the controls show them; options of other kinds than its own are left as they are."""
     full = {**defaults(TrainRequest), **request}
-    named = {name: full[name] for name in (*PLAIN, *TEXTS, *FLAGS, *WHOLE_IF_ANY, "instance_prompt", *OF_CLASS)}
+    named = {name: full[name] for name in (*PLAIN, *TEXTS, *FLAGS, "instance_prompt", *OF_CLASS)}
     named |= {name: written_number(full[name]) for name in WRITTEN}
     named |= {name: "" if full[name] is None else written_number(full[name]) for name in IF_ANY}
     return named | {"sample_prompts": "\n".join(full["sample_prompts"])} | options_of(kind_of(full), full["options"])

@@ -21,7 +21,7 @@ from studio.ui.train_showing import kind_help, layers
 if TYPE_CHECKING:
     from studio.ui.desk import Desk
 
-METHODS = (("Captioned pictures", "text_to_image"), ("One subject (DreamBooth)", "dreambooth"))
+METHODS = (("Captioned pictures", "text_to_image"), ("DreamBooth", "dreambooth"))
 KNOWN_KINDS = [(kind.title, kind.name) for kind in KINDS.values()]
 OPTION_TITLES = {
     "conv_rank": "Rank of convolutions",
@@ -94,7 +94,9 @@ def _check(form: TrainForm, named: Mapping[str, Any], name: str, label: str) -> 
 
 def _essentials(form: TrainForm, named: Mapping[str, Any]) -> None:
     with gr.Column(elem_classes="field"):
-        form.add("method", gr.Radio(list(METHODS), value=named["method"], label="Method", elem_classes="tasks"))
+        info = "Each with its own caption, or all of one subject under one prompt."
+        radio = gr.Radio(list(METHODS), value=named["method"], label="Method", info=info, elem_classes="tasks")
+        form.add("method", radio)
         form.note("method")
     with _shown(form, "instance_prompt"):
         _text(form, named, "instance_prompt", "Prompt of all pictures", elem_id="train-instance")
@@ -116,7 +118,7 @@ def _adapter(form: TrainForm, named: Mapping[str, Any]) -> None:
             with _shown(form, f"options.{name}"):
                 info = record_with(name).model_fields[name].description
                 number(form, f"options.{name}", OPTION_TITLES[name], named[f"options.{name}"], info)
-        _check(form, named, "text_encoder", "Teach the text encoders too")
+        _check(form, named, "text_encoder", "Text encoders")
         with _shown(form, "text_encoder_learning_rate"):
             _text(form, named, "text_encoder_learning_rate", "Learning rate of the text encoders")
 
@@ -127,7 +129,7 @@ def _learning(form: TrainForm, named: Mapping[str, Any]) -> None:
         here = [(entry.title, name) for name, entry in OPTIMIZERS.items() if entry.here]
         info = " ".join(f"{entry.title}: {entry.help}" for entry in OPTIMIZERS.values() if entry.here)
         choice(form, "optimizer", "Optimiser", here, named["optimizer"], info, allow_custom_value=True)
-        choice(form, "schedule", "How the learning rate runs", SCHEDULES, named["schedule"], told("schedule"))
+        choice(form, "schedule", "Schedule", SCHEDULES, named["schedule"], told("schedule"))
         _number(form, named, "warmup_steps", "Steps of warm-up")
         _text(form, named, "weight_decay", "Weight decay")
         _text(form, named, "max_grad_norm", "Longest gradient")
@@ -142,10 +144,10 @@ def _class(form: TrainForm, named: Mapping[str, Any]) -> None:
 
 def _pictures(form: TrainForm, named: Mapping[str, Any]) -> None:
     with group("Pictures and captions"):
-        _number(form, named, "resolution", "Resolution in pixels")
-        _check(form, named, "buckets", "Keep aspect ratios")
-        choice(form, "crop", "What is kept", CROPS, named["crop"], told("crop"))
-        _check(form, named, "flip", "Mirror at random")
+        _text(form, named, "resolution", "Resolution in pixels")
+        _check(form, named, "buckets", "Buckets")
+        choice(form, "crop", "Crop", CROPS, named["crop"], told("crop"))
+        _check(form, named, "flip", "Flip")
         _share(form, named, "caption_dropout", "Captions left empty", 1)
         _check(form, named, "shuffle_tags", "Shuffle tags")
         with _shown(form, "keep_tags"):
@@ -157,11 +159,11 @@ def _batches(form: TrainForm, named: Mapping[str, Any], free: bool) -> None:
         _number(form, named, "batch_size", "Pictures in a batch", elem_id="train-batch")
         _number(form, named, "accumulation", "Batches in a step")
         with _shown(form, "epochs", visible=free):
-            _number(form, named, "epochs", "Epochs, in place of steps")
-        _check(form, named, "gradient_checkpointing", "Save memory (gradient checkpointing)")
+            _text(form, named, "epochs", "Epochs")
+        _check(form, named, "gradient_checkpointing", "Gradient checkpointing")
         choice(form, "precision", "Precision", PRECISIONS, named["precision"], told("precision"))
         with _shown(form, "cache", visible=free):
-            choice(form, "cache", "Keep what is encoded", CACHES, named["cache"], told("cache"))
+            choice(form, "cache", "Cache", CACHES, named["cache"], told("cache"))
 
 
 def _noise(form: TrainForm, named: Mapping[str, Any]) -> None:
@@ -174,12 +176,12 @@ def _noise(form: TrainForm, named: Mapping[str, Any]) -> None:
 def _watching(form: TrainForm, named: Mapping[str, Any]) -> None:
     with group("Samples and validation"):
         _text(form, named, "sample_prompts", "Sample prompts", lines=2, elem_id="train-prompts")
-        _number(form, named, "sample_every", "Steps from sample to sample")
-        _number(form, named, "sample_steps", "Denoising steps of a sample")
+        _number(form, named, "sample_every", "Sample every")
+        _number(form, named, "sample_steps", "Steps of a sample")
         _share(form, named, "sample_guidance", "How strongly sample prompts count", 30, step=0.5)
-        _share(form, named, "validation_share", "Share of pictures to validate on", 0.5)
-        _number(form, named, "validate_every", "Steps from validation to validation")
-        _number(form, named, "patience", "Patience, in validations")
+        _share(form, named, "validation_share", "Pictures held out", 0.5)
+        _number(form, named, "validate_every", "Validate every")
+        _number(form, named, "patience", "Patience")
 
 
 def _share(form: TrainForm, named: Mapping[str, Any], name: str, label: str, most: float, step: float = 0.01) -> None:
@@ -195,7 +197,7 @@ def _result(form: TrainForm, named: Mapping[str, Any], free: bool) -> None:
                 form.add("seed", seed)
                 form.dice = gr.Button("Roll", elem_classes="dice")
             form.note("seed")
-        _number(form, named, "checkpoint_every", "Steps from checkpoint to checkpoint")
+        _number(form, named, "checkpoint_every", "Checkpoint every")
         with _shown(form, "resume", visible=free):
             _text(form, named, "resume", "Go on from", elem_id="train-resume")
 

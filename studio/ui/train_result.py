@@ -12,7 +12,7 @@ from studio.ui import curve, words
 from studio.ui.compare import Side
 from studio.ui.markup import NOTHING, Markup, icon, joined, tag
 from studio.ui.result import Result, chip, finished
-from studio.ui.train_stage import HELP, Row, resume, samples
+from studio.ui.train_stage import HELP, Row, learned, resume, values_of
 
 HASH_HELP = "SHA-256 of the file."
 FORMATS = (
@@ -38,26 +38,27 @@ class Saved:
 
 
 def of(result: Result) -> Markup:
-    summary, request = result.summary, result.request
+    summary, prompts = result.summary, result.request.get("sample_prompts") or ()
     data = dict(summary.get("curves") or {}) | {"best": summary.get("best_step")}
+    name = f"curve-{result.key.replace(':', '-').replace('.', '-')}"
     return finished(
         result,
         result.title,
-        facts(summary),
+        facts(result),
         _chips(summary),
-        samples(rows(summary), request.get("sample_prompts") or (), result.link),
-        tag("h3", "Curves"),
-        curve.drawn(data, int(summary.get("steps") or 0), f"curve-{result.key.replace(':', '-').replace('.', '-')}"),
+        learned(rows(summary), prompts, result.link, curve.drawn(data, int(summary.get("steps") or 0), name)),
         tag("h3", "What was learned"),
         *[_saved(result, saved) for saved in adapters(summary)],
         tag("div", tag("div", *_actions(result), cls="group"), cls="actions"),
     )
 
 
-def facts(summary: Mapping[str, Any]) -> str:
+def facts(result: Result) -> str:
     """``Stopped after step 45 · 2.0 epochs · 21 s · builtin:emoji``."""
+    summary = result.summary
     steps = int(summary.get("steps") or 0)
-    parts = [f"Stopped after step {steps:,}" if summary.get("stopped") else words.count(steps, "step")]
+    parts = ["Example"] if result.example else []
+    parts += [f"Stopped after step {steps:,}" if summary.get("stopped") else words.count(steps, "step")]
     parts += [f"{float(summary['epochs']):,.1f} epochs"] if summary.get("epochs") else []
     parts += [words.exactly(float(summary["seconds"]))] if summary.get("seconds") is not None else []
     return " · ".join([*parts, str(summary.get("model", ""))])
@@ -87,10 +88,7 @@ def side(result: Result) -> Side | None:
 
 def rows(summary: Mapping[str, Any]) -> list[Row]:
     """The samples by step, oldest first, with what was measured at that step."""
-    curves = summary.get("curves") or {}
-    values = dict(curves.get("validation") or ())
-    if curves.get("before") is not None:
-        values[0] = curves["before"]
+    values = values_of(summary.get("curves") or {})
     best = summary.get("best_step")
     found = [(entry["step"], tuple(entry["pictures"])) for entry in summary.get("samples") or () if entry["pictures"]]
     return [Row(step, names, values.get(step), step == best) for step, names in found]

@@ -46,30 +46,46 @@ def quiet(snapshot: Snapshot) -> Snapshot:
 
 
 def forming(snapshot: Snapshot) -> Markup:
-    """Chips and curves; empty until there is a step to show."""
-    if snapshot.status == "queued" or (snapshot.status == "running" and not snapshot.data):
-        return NOTHING
-    data = snapshot.data or curves.read(snapshot.folder)
-    if not data.get("points"):
-        return NOTHING
-    return joined(chips(data), curve.drawn(data, snapshot.total, f"curve-{snapshot.id}"))
+    """The numbers of now; empty until there is a step to tell of."""
+    data = told(snapshot)
+    return chips(data) if data.get("points") else NOTHING
 
 
 def kept(snapshot: Snapshot, link: Link) -> Markup:
-    """The samples so far: the newest large, the others in rows below."""
+    """The samples so far, the newest large, and the curves."""
     if snapshot.status == "queued":
         return NOTHING
-    prompts = snapshot.request.get("sample_prompts") or ()
-    values = dict(snapshot.data.get("validation") or ())
-    best = snapshot.data.get("best")
+    prompts, data = snapshot.request.get("sample_prompts") or (), told(snapshot)
+    values = values_of(data)
     found = folder.samples(snapshot.folder).items() if prompts else ()
-    rows = [Row(step, tuple(names), values.get(step), step == best) for step, names in sorted(found)]
+    rows = [Row(step, tuple(names), values.get(step), step == data.get("best")) for step, names in sorted(found)]
     whole = [row for row in rows if len(row.names) == len(prompts)]
-    return samples(whole, prompts, link, wanted=snapshot.status == "running")
+    wanted = snapshot.status == "running"
+    drawn = curve.drawn(data, snapshot.total, f"curve-{snapshot.id}") if wanted or data.get("points") else NOTHING
+    return learned(whole, prompts, link, drawn, wanted=wanted)
+
+
+def told(snapshot: Snapshot) -> Mapping[str, Any]:
+    """What the run says of itself, or after a restart of the studio its log."""
+    if snapshot.data or not snapshot.over:
+        return snapshot.data
+    return curves.read(snapshot.folder)
+
+
+def values_of(data: Mapping[str, Any]) -> dict[int, float]:
+    """Step -> what was measured there; 0 is before learning."""
+    before = {0: data["before"]} if data.get("before") is not None else {}
+    return before | {int(step): value for step, value in data.get("validation") or ()}
+
+
+def learned(rows: Sequence[Row], prompts: Sequence[str], link: Link, drawn: Markup, *, wanted: bool = False) -> Markup:
+    """The newest samples large, the curves, then every step as a row; the same while it runs and when it is done."""
+    newest = samples(rows, prompts, link, wanted=wanted)
+    return joined(newest, drawn, _rows(rows, prompts, link) if rows[1:] else NOTHING)
 
 
 def samples(rows: Sequence[Row], prompts: Sequence[str], link: Link, *, wanted: bool = False) -> Markup:
-    """The newest large, then every step as a row; with ``wanted`` empty frames keep the first ones' place."""
+    """The newest, large; with ``wanted`` empty frames keep the place of the first ones."""
     if not rows:
         frames = [figure(prompt, "first sample soon", tag("div", cls="frame")) for prompt in prompts] if wanted else []
         return tag("div", *frames, cls=large(len(frames))) if frames else NOTHING
@@ -78,7 +94,7 @@ def samples(rows: Sequence[Row], prompts: Sequence[str], link: Link, *, wanted: 
         figure(prompt, said(last), tag("div", _picture(link(name, None), prompt, last), cls="frame"))
         for prompt, name in zip(prompts, last.names, strict=False)
     ]
-    return joined(tag("div", *figures, cls=large(len(figures))), _rows(rows, prompts, link) if rows[1:] else NOTHING)
+    return tag("div", *figures, cls=large(len(figures)))
 
 
 def large(count: int) -> str:
