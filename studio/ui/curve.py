@@ -15,7 +15,7 @@ from studio.ui.markup import NOTHING, Markup, tag
 
 WIDTH, HEIGHT, LOW = 1000, 300, 60  # units of the picture, stretched to the page; the second: of the learning rate
 MOST = 240  # points of a line
-TICKS = 4
+TICKS = 5  # at most so many steps between the marks of an axis
 Points = Sequence[Sequence[float]]
 
 
@@ -169,4 +169,4 @@ def _steps(across: Scale) -> Markup:
 
 def _whole(across: Scale) -> Iterator[float]:
     """Round numbers of steps, none so near the end that the word for them would lie on it."""
-    yield from (value for value in ticks(across, 5) if value == int(value) and value <= 0.92 * across.most)
+    yield from (value for value in ticks(across) if value == int(value) and value <= 0.92 * across.most)
