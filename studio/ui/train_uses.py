@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
+
 from studio.ui import adapter_fields
 from studio.ui.form import Updates, Values
 from studio.ui.illusion_form import IllusionForm
@@ -27,7 +29,7 @@ def in_illusions(form: IllusionForm, values: Values, request: Mapping[str, Any],
     said += f"; write “{word}” in a prompt to see it." if word else "."
     note = form.written({"adapters": tag("p", said, cls="is-done")})
     changed = {"model": request.get("model", ""), "adapters": adapter_fields.written_files(files)}
-    return form.updates(changed) | note, said
+    return form.updates(changed) | note | {form.more: gr.update(open=True)}, said
 
 
 def in_merge(form: MergeForm, values: Values, request: Mapping[str, Any], path: Path) -> Used:
