@@ -100,9 +100,11 @@ def _essentials(form: TrainForm, named: Mapping[str, Any]) -> None:
         form.note("method")
     with _shown(form, "instance_prompt"):
         _text(form, named, "instance_prompt", "Prompt of all pictures", elem_id="train-instance")
-    choice(form, "adapter", "Kind of adapter", KNOWN_KINDS, named["adapter"], None, elem_id="train-kind")
-    form.notes["options"] = form.notes["adapter"]
-    form.kind_help = place(kind_help(named))
+    with gr.Column(elem_classes="field"):
+        kinds = gr.Dropdown(KNOWN_KINDS, value=named["adapter"], label="Kind of adapter", elem_id="train-kind")
+        form.add("adapter", kinds)
+        form.note("adapter", "options")
+        form.kind_help = place(kind_help(named))
     _number(form, named, "steps", "Steps", elem_id="train-steps")
 
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 THUMB = 256  # pixels, of samples in rows
 ROWS = 40  # of samples that are listed
 HELP = {
-    "loss": "How far the network's answer is from the noise that was added: a mean of the last steps. Lower is better.",
+    "loss": "How far the network's answer is from the noise that was added: a mean of the last steps. Lower is better. "
+    "Min-SNR weighting makes it smaller than what validation measures.",
     "validation": "The loss on pictures that are held out, with the same noise every time. When it rises again, the "
     "pictures are being learned by heart.",
     "rate": "The size of a step of the optimiser.",
