@@ -266,8 +266,8 @@ class Runner:
         over = [job for job in self._jobs.values() if job.snapshot.over]
         over.sort(key=lambda job: job.snapshot.finished or 0.0)
         for job in over[:-PREVIEWS_KEPT]:
-            if job.snapshot.previews:
-                self._publish(job, previews=())
+            if job.snapshot.previews or job.snapshot.data:
+                self._publish(job, previews=(), data={})
         for job in over[: max(0, len(over) - self._keep)] if self._keep is not None else ():
             del self._jobs[job.snapshot.id]
             runs.remove(job.snapshot.folder)
@@ -354,6 +354,7 @@ class Runner:
                 evaluations=step.evaluations,
                 previews=previews,
                 labels=step.labels or job.snapshot.labels,
+                data=step.data or job.snapshot.data,
                 eta=job.pace.eta(now, step.index, step.total),
             )
 

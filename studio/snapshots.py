@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +34,7 @@ class Snapshot:
     """One moment of a job. Times are seconds since the epoch, ``eta`` seconds from then; ``position`` 1 runs next.
 
     ``revision`` grows with every change, also across a restart of the studio. ``folder`` holds the files that
-    ``summary`` names.
+    ``summary`` names; ``data`` is what the engine told of itself last, gone with the process.
     """
 
     id: str
@@ -53,6 +53,7 @@ class Snapshot:
     evaluations: int = 0
     previews: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
     started: float | None = None
     finished: float | None = None
     eta: float | None = None

@@ -26,10 +26,12 @@ from studio.progress import OnStep
 from studio.runs import Saveable
 from studio.settings import Settings
 from studio.snapshots import Lane, Snapshot
+from studio.training.shelf import Shelf
 
 if TYPE_CHECKING:
     from studio.merging.outlook import Outlook
     from studio.models.store import ModelStore
+    from studio.training.outlook import Outlook as Training
 
 OWNER = re.compile(r"[A-Za-z0-9_-]{16,64}")
 LOCAL_OWNER = "local"
@@ -180,6 +182,7 @@ class Workbench:
             outside=Outside(_outlived, _last_words),
         )
         self._store: ModelStore | None = None
+        self._shelf = Shelf()
 
     def request(self, engine: str, data: dict[str, Any]) -> BaseModel:
         """``data`` as a request this studio would run; raises RequestError or PolicyError with every problem."""
@@ -244,6 +247,18 @@ class Workbench:
         request = self.request("merge", data)
         return _imported("studio.merging.outlook:outlook")(request, self.settings.assets, self.settings.models_dir)
 
+    def training(self, data: dict[str, Any]) -> tuple[Training, Estimate]:
+        """What a training would be and cost, without its model. Raises what its job would, with the field at fault."""
+        from studio.training import preflight
+
+        request, settings = self.request("train", data), self.settings
+        seen = _imported("studio.training.outlook:outlook")(request, settings.assets, settings.models_dir, self._shelf)
+        asked = seen.to_run(request)
+        cost = self.estimate(asked, "train")
+        if cost.seconds is not None:
+            preflight.seconds(asked, asked.steps, cost.seconds / cost.evaluations)
+        return seen, cost
+
     def restore(self, path: Path) -> dict[str, Any]:
         """The recipe of a PNG as {"engine", "request", "seed"}; the request has the seed of just this picture."""
         policy.check_upload(path, self.limits)
@@ -264,6 +279,13 @@ class Workbench:
         found = recipe.read_upload(path) if uploaded else recipe.read(path)
         request = requests.parse(engine_named("merge").request_class(), found["request"])
         return {"engine": "merge", "request": request.model_dump(mode="json")}
+
+    def restore_training(self, path: Path) -> dict[str, Any]:
+        """The recipe of a LoRA that was trained here as {"engine", "request"}; only its header need be there."""
+        from studio.training import recipe
+
+        request = requests.parse(engine_named("train").request_class(), recipe.read_upload(path)["request"])
+        return {"engine": "train", "request": request.model_dump(mode="json")}
 
     def memory(self) -> str:
         """What loaded models fill, such as "1.2 GB of 8.0 GB"; nothing before the first model was loaded."""

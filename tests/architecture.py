@@ -72,6 +72,8 @@ TORCH_LATE += ("merging.request", "merging.preflight", "merging.fit", "merging.r
 TORCH_LATE += ("merging.trials_request", "merging.trials_preflight", "models.kinds")
 TORCH_LATE += tuple(f"training.{name}" for name in ("request", "preflight", "kinds", "plan", "schedules", "recipe"))
 TORCH_LATE += ("training.methods",)
+TORCH_LATE += tuple(f"training.{name}" for name in ("shelf", "curves", "folder", "outlook", "going_on"))
+TORCH_LATE += ("models.geometry",)
 TORCH = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
 
 ENVIRONMENT = ("environ", "environb", "getenv", "putenv", "unsetenv")

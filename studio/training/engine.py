@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -16,11 +17,14 @@ from studio.models.networks import Network
 from studio.models.store import ModelStore
 from studio.progress import OnStep, Step, ignore
 from studio.training import checkpoints, continual, joint, samples
-from studio.training.checkpoints import PLACE, State
+from studio.training.checkpoints import State
 from studio.training.continual import Before, Beneath
 from studio.training.course import Course
+from studio.training.curves import Curves
 from studio.training.feed import Prior
 from studio.training.fingerprint import Fingerprint
+from studio.training.folder import PLACE
+from studio.training.going_on import check_steps
 from studio.training.journal import Journal
 from studio.training.learning import SEATS, Learned
 from studio.training.loop import Loop, Point, worn
@@ -30,7 +34,7 @@ from studio.training.preflight import check, file_name
 from studio.training.processes import Processes
 from studio.training.recipe import recipe
 from studio.training.records import Dataset
-from studio.training.request import ROWS_PER_PICTURE, TrainRequest
+from studio.training.request import ROWS_PER_PICTURE, ROWS_PER_SAMPLE, TrainRequest
 from studio.training.result import TrainResult
 from studio.training.task_sets import read_sets
 from studio.training.trackers import Trackers
@@ -111,6 +115,8 @@ class Training:
         self.name = file_name(request)
         self.saved = -1  # the step of the last checkpoint
         self.before, self.beneath = Before(), Beneath({})  # earlier LoRAs
+        self.curves = Curves()
+        self.drawn = 0  # rows of the network for samples and class pictures
 
     def run(self, earlier: State | None, processes: Processes, trackers: Trackers) -> TrainResult:
         self.trackers, self.processes = trackers, processes
@@ -124,10 +130,7 @@ class Training:
         self.fingerprint = Fingerprint.of(self.request, self.datasets, self.network, self.before.hashes)
         if earlier is not None:
             self.fingerprint.check(earlier.facts["fingerprint"])
-            if earlier.step >= self.plan.steps:
-                raise RequestError(
-                    f"steps: {earlier.step} are done already; give more, or leave resume empty.", field="steps"
-                )
+            check_steps(earlier.step, self.plan.steps)
         self.journal.begin(
             [Point(**point) for point in earlier.facts["points"]] if earlier else (),
             Path(self.request.resume).expanduser() if earlier else None,
@@ -147,6 +150,8 @@ class Training:
                 self.loop.restore(earlier)
                 self._checkpoint()  # from now on this run's folder is enough
             self.rows_before = self.loop.rows
+            for point in self.loop.points:
+                self.curves.add(point)
             denoiser = self.network.denoiser
             if self.request.gradient_checkpointing:
                 denoiser.enable_gradient_checkpointing()
@@ -171,6 +176,7 @@ class Training:
             if not self.loop.step:
                 self.loop.begin()
                 self._sample()
+            self.curves.before = self.loop.fell_from
             while self.loop.step < self.plan.steps and not self.loop.tired:
                 self._one_step()
                 self._report()
@@ -202,6 +208,7 @@ class Training:
             loop.validate()
         self.journal.log(loop.points[-1])
         self.trackers.log(loop.points[-1])
+        self.curves.add(loop.points[-1])
         if not last and (over or point.step % request.checkpoint_every == 0):
             self._checkpoint()
         if over or loop.tired or point.step % request.sample_every == 0:
@@ -225,6 +232,7 @@ class Training:
                 [look.view for look in looks],
                 lambda index: self.learner.wearing(looks[index].worn if looks else {}),
             )
+        self.drawn += ROWS_PER_SAMPLE * count * self.request.sample_steps
         self.journal.keep_samples(self.loop.step, pictures)
         self.trackers.draw(self.loop.step, pictures)
 
@@ -239,21 +247,39 @@ class Training:
             self.loop.step,
             self.plan.steps,
             note=note,
-            evaluations=ROWS_PER_PICTURE * self.loop.rows,
+            evaluations=ROWS_PER_PICTURE * self.loop.rows + self.drawn,
             pictures=None if latest is None else lambda: latest,
             labels=self.request.sample_prompts,
+            data=self._data(),
         )
 
+    def _data(self) -> dict[str, Any]:
+        """The curves so far and how fast it goes, for whoever draws them; ``words`` are the note of a plain step."""
+        best, shown = self.loop.best, self.journal.samples
+        return self.curves.data() | {
+            "words": self._words(),
+            "best": None if best is None else best[0],
+            "speed": self._speed(),
+            "memory": self.peak.bytes,
+            "epoch": float(self.plan.epochs) * self.loop.step / self.plan.steps,
+            "samples": tuple(shown),
+        }
+
+    def _speed(self) -> float:
+        """Pictures a second, since it began or went on."""
+        return (self.loop.rows - self.rows_before) / max(1e-6, time.perf_counter() - self.begun)
+
     def _words(self) -> str:
-        """Such as "loss 0.0812, validation 0.0794, 12.1 pictures/s"."""
+        """Such as "loss 0.0812, validation 0.0794, 12.1 pictures/s"; nothing before the first step."""
         points = self.loop.points
+        if not points:
+            return ""
         part = f" ({points[-1].part})" if points[-1].part else ""
         said = [f"loss {points[-1].smoothed:.4f}{part}"]
         measured = next((point.validation for point in reversed(points) if point.validation is not None), None)
         if measured is not None:
             said.append(f"validation {measured:.4f}")
-        passed = time.perf_counter() - self.begun
-        said.append(f"{(self.loop.rows - self.rows_before) / passed:.1f} pictures/s")
+        said.append(f"{self._speed():.1f} pictures/s")
         return ", ".join(said)
 
     def _preparing(self, step: Step) -> None:
@@ -275,6 +301,7 @@ class Training:
             found = load_file(kept)["latents"]
         else:
             found = samples.class_latents(self.network, self.request, self._preparing)
+            self.drawn += ROWS_PER_SAMPLE * len(found) * self.request.sample_steps
         if self.journal.place is not None:
             save_file({"latents": found}, self.journal.place / CLASS_FILE)
         return self.processes.shared(found)
@@ -296,7 +323,8 @@ class Training:
             journal=self.journal,
             said=self._said(stopped),
             seconds=time.perf_counter() - self.begun,
-            rows=ROWS_PER_PICTURE * (loop.rows - self.rows_before),
+            rows=ROWS_PER_PICTURE * (loop.rows - self.rows_before) + self.drawn,
+            speed=self._speed(),
             stopped=stopped,
             peak_memory=self.peak.bytes,
             by_task=joint.by_task(loop),

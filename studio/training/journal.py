@@ -18,11 +18,11 @@ from PIL import Image
 from studio.errors import StudioError
 from studio.imaging import write_png
 from studio.training import checkpoints
-from studio.training.checkpoints import PLACE, State
+from studio.training.checkpoints import State
+from studio.training.folder import LOG, PLACE, SAMPLES
 from studio.training.learning import Learned
 from studio.training.loop import Point
 
-LOG, SAMPLES = "log.jsonl", "samples"
 OF_STEP = re.compile(r"(?:.*-)?(\d{8})(?:-\d+)?\.(?:png|safetensors)")
 
 

@@ -86,7 +86,7 @@ def evaluations(request: TrainRequest) -> int:
 def headline(request: TrainRequest) -> str:
     """What the job is called in lists."""
     way = METHODS[request.method]
-    made = KINDS[request.adapter].title if way.form == "lora" else way.title
+    made = KINDS[request.adapter].short if way.form == "lora" else way.title
     return shortened(request.title or f"{made} of {_made_name(request)}", 120)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -17,6 +18,7 @@ OptimizerName = Literal["adamw", "adafactor", "prodigy", "adamw8bit"]
 TrackerName = Literal["tensorboard", "wandb", "trackio"]
 Prompt = Annotated[str, Field(min_length=1, max_length=400)]
 ROWS_PER_PICTURE = 3  # one forward, and going back is worth two
+ROWS_PER_SAMPLE = 2  # for a step of a picture that is drawn: with its prompt and without
 
 
 class TrainRequest(BaseModel):
@@ -189,8 +191,8 @@ class TrainRequest(BaseModel):
         """Rows of the network, one that is trained on counting three; of ``epochs`` one step each is known of."""
         steps = self.steps if self.epochs is None else self.epochs
         steps += self.all_apart
-        drawn = len(self.sample_prompts) * (1 + steps // self.sample_every) + self.class_pictures
-        return ROWS_PER_PICTURE * self.rows_in(steps) + 2 * drawn * self.sample_steps
+        drawn = len(self.sample_prompts) * (1 + math.ceil(steps / self.sample_every)) + self.class_pictures
+        return ROWS_PER_PICTURE * self.rows_in(steps) + ROWS_PER_SAMPLE * drawn * self.sample_steps
 
     @property
     def all_apart(self) -> int:

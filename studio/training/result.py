@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -10,12 +11,15 @@ from typing import Any
 
 from studio.imaging import grid, write_png
 from studio.models.memory import gigabytes
+from studio.training import curves
 from studio.training.journal import Journal
 from studio.training.learning import Learned
 from studio.training.loop import Point
 from studio.training.plan import Plan
 from studio.training.preflight import file_name
 from studio.training.request import TrainRequest
+
+CURVE = 120  # points of the curves that the summary holds: at least so many, and less than twice as many
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class TrainResult:
     said: tuple[str, ...]
     seconds: float
     rows: int  # of the network, since it began or went on
+    speed: float  # pictures a second that it learned from
     stopped: bool
     peak_memory: int
     by_task: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
@@ -51,6 +56,8 @@ class TrainResult:
             "output": files["last"]["kohya"],
             "files": files,
             "curve": "curve.json",
+            "curves": curves.of(self.points, self.before, CURVE),
+            "sha256": {name: _hash(folder / name) for name in (entry["kohya"] for entry in files.values())},
             "samples": self._save_samples(folder),
             "checkpoints": self._checkpoints(validations),
             "steps": last.step,
@@ -64,6 +71,7 @@ class TrainResult:
             "best_validation": validations.get(self.best_step) if self.best_step is not None else None,
             "seconds": round(self.seconds, 3),
             "evaluations": self.rows,
+            "speed": round(self.speed, 3),
             "peak_memory": self.peak_memory,
             "model": self.request.model,
             "notes": [*self.said, f"Memory: {gigabytes(self.peak_memory)} at the most."],
@@ -88,3 +96,8 @@ class TrainResult:
             {"step": step, "file": f"training/{name}", "validation": validations.get(step)}
             for step, name in sorted(self.journal.kept.items())
         ]
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -25,6 +25,11 @@ def read_set(request: TrainRequest, assets: Path) -> Dataset:
     place = data_place(request.data, assets)
     dataset = read_dataset(place, trigger=request.trigger, template=request.template)
     dataset.check()
+    return captioned(dataset, request)
+
+
+def captioned(dataset: Dataset, request: TrainRequest) -> Dataset:
+    """``dataset`` with the captions that are trained: DreamBooth has one prompt for all."""
     if request.method != "dreambooth":
         return dataset
     examples = tuple(replace(example, caption=request.instance_prompt) for example in dataset.examples)

@@ -12,7 +12,7 @@ import gradio as gr
 
 from studio.illusions.request import IllusionRequest
 from studio.requests import parse
-from studio.ui import api, events, guard, live, merge_events, theme
+from studio.ui import api, events, guard, live, merge_events, theme, train_events
 from studio.ui.desk import ENGINE, Desk
 from studio.ui.examples import Examples
 from studio.ui.files import Files
@@ -24,6 +24,7 @@ from studio.ui.markup import MARK, NOTHING, Markup, icon, joined, tag
 from studio.ui.merge_form import MergeForm
 from studio.ui.place import place, pressable
 from studio.ui.tabs import guidance, history, illusion, merge, score, train
+from studio.ui.train_form import TrainForm
 
 if TYPE_CHECKING:
     from studio.workbench import Workbench
@@ -54,6 +55,15 @@ class Page(gr.Blocks):
 
 
 @dataclass(frozen=True)
+class Forms:
+    """The form of each tab that makes something."""
+
+    illusion: IllusionForm
+    merge: MergeForm
+    train: TrainForm
+
+
+@dataclass(frozen=True)
 class TopBar:
     model: gr.Dropdown
     chip: gr.HTML
@@ -66,6 +76,8 @@ class Drawn:
 
     merge: merge.MergeTab
     merge_tab: gr.Tab
+    train: train.TrainTab
+    train_tab: gr.Tab
     illusion: illusion.IllusionTab
     history: history.HistoryTab
     history_tab: gr.Tab
@@ -74,24 +86,28 @@ class Drawn:
 def build(workbench: Workbench) -> Page:
     """The whole page over ``workbench``; give it to ``launch``."""
     presets = workbench.presets(ENGINE)
-    found = Examples(workbench.settings.assets / "examples" / ENGINE, {p.slug: p.request for p in presets})
+    shipped = workbench.settings.assets / "examples"
+    found = Examples(shipped / ENGINE, {p.slug: p.request for p in presets})
+    found.add(shipped / train.ENGINE, {p.slug: p.request for p in workbench.presets(train.ENGINE)}, train.ENGINE)
     desk = Desk(workbench, found, Files(workbench, found))
-    form, merging = IllusionForm(), MergeForm()
+    forms = Forms(IllusionForm(), MergeForm(), TrainForm())
     request = _first_request(desk)
     with Page(desk.files) as page:
         me = gr.BrowserState({}, storage_key="duckrabbit.me", secret=STORAGE_SECRET)
-        kept = {name: _kept(name) for name in ("illusion", "merge")}
+        kept = {name: _kept(name) for name in ("illusion", "merge", "train")}
         seen, timer = gr.State({}), gr.Timer(live.POLL, active=False)
-        bar = _top_bar(desk, form, request)
+        bar = _top_bar(desk, forms.illusion, request)
         said = place(live.spoken(""), elem_id="said", elem_classes="unseen")
         with gr.Tabs(selected=FIRST_TAB, overflow_behavior="wrap", elem_id="tabs") as tabs:
-            drawn = _tabs(desk, form, merging, request)
+            drawn = _tabs(desk, forms, request)
         stages = (
-            _stage(illusion.TAB, drawn.illusion.stage, drawn.illusion.stop, form),
-            _stage(merge.TAB, drawn.merge.stage, drawn.merge.stop, merging),
+            _stage(illusion.TAB, drawn.illusion.stage, drawn.illusion.stop, forms.illusion),
+            _stage(merge.TAB, drawn.merge.stage, drawn.merge.stop, forms.merge),
+            _stage(train.TAB, drawn.train.stage, drawn.train.stop, forms.train),
         )
         shown = Live(me, seen, timer, said, bar.pill, drawn.history.queue, stages)
-        makers = (events.Illusions(desk, drawn.illusion, shown), merge_events.Merges(desk, drawn.merge, shown))
+        others = (events.Illusions(desk, drawn.illusion, shown), merge_events.Merges(desk, drawn.merge, shown))
+        makers = (*others, train_events.Trainings(desk, drawn.train, shown, others))
         _wire(page, makers, drawn, tabs, kept)
         chip = partial(model_chip, workbench)
         for known in (page.load, bar.model.change, said.change):
@@ -139,7 +155,7 @@ def launch(page: Page, workbench: Workbench, **options: Any) -> tuple[Any, str, 
 
 def _first_request(desk: Desk) -> IllusionRequest:
     """What the form holds on a first visit: the settings of the first example or preset, else the defaults."""
-    found = [example.request for example in desk.examples]
+    found = [example.request for example in desk.examples.of(ENGINE)]
     found += [preset.request for preset in desk.workbench.presets(ENGINE)]
     return parse(IllusionRequest, dict(found[0])) if found else IllusionRequest()
 
@@ -178,37 +194,39 @@ def _stage(tab: str, place: gr.HTML, stop: gr.Button, form: Form) -> live.Stage:
     return live.Stage(tab, gr.State(""), gr.State({}), place, stop, form)
 
 
-def _tabs(desk: Desk, form: IllusionForm, merging: MergeForm, request: IllusionRequest) -> Drawn:
+def _tabs(desk: Desk, forms: Forms, request: IllusionRequest) -> Drawn:
     with gr.Tab("Merge", id=merge.TAB) as merge_tab:
-        merged = merge.draw(desk, merging)
-    with gr.Tab("Train", id="train"):
-        train.draw()
+        merged = merge.draw(desk, forms.merge)
+    with gr.Tab("Train", id=train.TAB) as train_tab:
+        trained = train.draw(desk, forms.train)
     with gr.Tab("Illusions", id=illusion.TAB):
-        drawn = illusion.draw(desk, form, request, desk.workbench.limits)
+        drawn = illusion.draw(desk, forms.illusion, request, desk.workbench.limits)
     with gr.Tab("Guidance", id="guidance"):
         guidance.draw()
     with gr.Tab("Score", id="score"):
         score.draw()
     with gr.Tab("History", id="history") as tab:
         listed = history.draw()
-    return Drawn(merged, merge_tab, drawn, listed, tab)
+    return Drawn(merged, merge_tab, trained, train_tab, drawn, listed, tab)
 
 
 def _wire(
     page: Page,
-    makers: tuple[events.Illusions, merge_events.Merges],
+    makers: tuple[events.Illusions, merge_events.Merges, train_events.Trainings],
     drawn: Drawn,
     tabs: gr.Tabs,
     kept: Mapping[str, gr.BrowserState],
 ) -> None:
     """Everything that is not one tab's own: opening, following, stopping, the history's buttons, the address."""
-    illusions, merges = makers
+    illusions, merges, trainings = makers
     desk, shown = illusions.desk, illusions.live
     page.load(partial(live.attach, desk, shown), shown.me, shown.outputs, **QUIET)
     keep(page, illusions.form, kept["illusion"])
     keep(page, merges.form, kept["merge"])
+    keep(page, trainings.form, kept["train"])
     events.wire(illusions)
     merge_events.wire(merges, page, drawn.merge_tab)
+    train_events.wire(trainings, page, drawn.train_tab)
     shown.timer.tick(partial(live.tick, desk, shown), shown.followed, shown.pulled, trigger_mode="once", **QUIET)
     news = [shown.me, shown.said, *shown.keys]
     after = [shown.timer, *(part for stage in shown.stages for part in (stage.stop, *stage.form.places()))]

@@ -17,6 +17,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from studio.training import folder as training
+from studio.ui import train_result
+
 if TYPE_CHECKING:
     from studio.ui.examples import Examples
     from studio.workbench import Workbench
@@ -59,13 +62,23 @@ class Files:
     async def _output(self, request: Request) -> Response:
         job_id, owner = self._jobs.get(request.path_params["token"], ("", ""))
         snapshot = self._workbench.snapshot(job_id, owner) if job_id else None
-        if snapshot is None or not snapshot.summary:
+        if snapshot is None:
             return _missing()
+        if not snapshot.summary:
+            return _sample(snapshot.folder, request) if snapshot.engine == "train" else _missing()
         return await _served(snapshot.folder, snapshot.summary, request)
 
     async def _example(self, request: Request) -> Response:
         example = self._examples.find(request.path_params["slug"])
         return await _served(example.folder, example.summary, request) if example else _missing()
+
+
+def _sample(folder: Path, request: Request) -> Response:
+    """A picture that a training drew while it learns; it is as small as its thumbnail would be."""
+    path = training.sample(folder, request.path_params["name"])
+    if path is None or not path.is_file():
+        return _missing()
+    return FileResponse(path, media_type=KINDS[path.suffix], headers=HEADERS)
 
 
 async def _served(folder: Path, summary: Mapping[str, Any], request: Request) -> Response:
@@ -123,6 +136,8 @@ class _Pipe(io.RawIOBase):
 
 def named_files(summary: Mapping[str, Any]) -> set[str]:
     """Every file name that a result's summary mentions; that of a merged folder stands with ``.zip`` behind it."""
+    if summary.get("checkpoints") is not None:
+        return train_result.named_files(summary)
     found = {entry["image"] for part in ("pictures", "trials") for entry in summary.get(part) or ()}
     found |= {summary["strip"]} if summary.get("strip") else set()
     found |= {left["grid"] for left in summary.get("stopped") or ()}

@@ -79,6 +79,8 @@ class Form:
             return NOTHING_CHANGES
         known = {name: control for name, control in self.controls.items() if name in stored}
         named = {name: stored[name] for name, control in known.items() if fits(control, stored[name])}
+        if not named:  # a first visit: the form stands as it was drawn
+            return NOTHING_CHANGES
         return combined(self.updates(named), self.opened(named))
 
     def places(self) -> list[gr.HTML]:

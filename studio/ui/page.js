@@ -283,7 +283,7 @@
     else if (at("[data-word]")) useWord(at("[data-word]").dataset);
     else if (at(RUNS)) press(at(RUNS));
     else if (at("[data-act]")) act(at("[data-act]"));
-    if (at(".run, .also-run, #search, [data-act=vary], [data-act=save-this], [data-act=save-anyway]")) showStage();
+    if (at(".run, .also-run, #search, [data-act=vary], [data-act=save-this], [data-act=save-anyway], [data-act=resume]")) showStage();
     if (at(".fold > button")) setTimeout(tellFolds, 100);
   });
 
@@ -297,6 +297,10 @@
       scrollTo({ top: 0 });
     }
     if (kind === "delete") undoSoon = true;
+    if (button.dataset.open) {
+      openTab(button.dataset.open);
+      scrollTo({ top: 0 });
+    }
   }
 
   // Keys: Ctrl+Enter runs, Escape stops, arrows walk through candidates.

@@ -10,7 +10,7 @@ from gradio.themes.utils import colors, fonts, sizes
 HERE = Path(__file__).parent
 STYLES = tuple(
     HERE / "css" / f"{name}.css"
-    for name in ("pieces", "frame", "form", "action", "stage", "result", "merge", "strip", "history")
+    for name in ("pieces", "frame", "form", "action", "stage", "result", "merge", "strip", "train", "history")
 )
 OUTER_STYLE = HERE / "css" / "tokens.css"
 SCRIPTS = (HERE / "page.js", HERE / "merge.js")

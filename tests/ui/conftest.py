@@ -50,6 +50,7 @@ def world(assets, tmp_path_factory):
     root = tmp_path_factory.mktemp("studio")
     (root / "assets").mkdir()
     (root / "assets" / "models").symlink_to(assets / "models")
+    (root / "assets" / "datasets").symlink_to(assets / "datasets")
     for slug, title, request in (("first", "Turn it over", SMALL), ("three", "Three heads", THREE)):
         path = root / "presets" / "illusion" / f"{slug}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
