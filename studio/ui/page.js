@@ -299,8 +299,15 @@
     if (kind === "delete") undoSoon = true;
     if (button.dataset.open) {
       openTab(button.dataset.open);
-      scrollTo({ top: 0 });
+      bringIntoSight(button.dataset.see, 30);
     }
+  }
+
+  // What another tab was given may lie in a fold that opens only with the server's answer.
+  function bringIntoSight(selector, times) {
+    const target = find(selector);
+    if (shown(target)) target.scrollIntoView({ block: "center" });
+    else if (times) setTimeout(() => bringIntoSight(selector, times - 1), 100);
   }
 
   // Keys: Ctrl+Enter runs, Escape stops, arrows walk through candidates.

@@ -53,14 +53,12 @@ class Trainings:
             changed["targets"] = kind.layers[0]
         return self.form.updates(changed)
 
-    def choose_optimizer(self, values: Values) -> Updates:
-        """A person chose an optimiser: the learning rate follows where it was another's usual one, or is too large."""
-        named = self.form.named(values)
-        entry, rate = OPTIMIZERS.get(str(named["optimizer"])), _number(named["learning_rate"])
-        usual = {each.usual for each in OPTIMIZERS.values()}
-        if entry is None or (rate is not None and rate not in usual and rate <= entry.most):
-            return self._nothing()
-        return self.form.updates({"learning_rate": written(entry.usual)})
+    def choose_optimizer(self, rate: str, event: gr.SelectData) -> Any:
+        """A person chose an optimiser: the learning rate follows where it is another's usual one, else it stays."""
+        entry = OPTIMIZERS.get(str(event.value))
+        if entry is None or _number(rate) not in {each.usual for each in OPTIMIZERS.values()}:
+            return gr.skip()
+        return written(entry.usual)
 
     def advise(self, values: Values) -> Updates:
         """The plan and notes for the recipe as it stands; errors of the last run go when it changes."""
@@ -125,7 +123,8 @@ class Trainings:
             return self._nothing()
         request = {**snapshot.request, "resume": str(snapshot.folder.absolute())}
         if act == "resume":
-            return self.form.filled(request) | self._submit(request, values)
+            # The form is for the next run, which is to begin anew.
+            return self.form.filled({**request, "resume": ""}) | self._submit(request, values)
         steps = request["steps"] if request["epochs"] is None and request["steps"] > done else 2 * done
         said = "The settings are in the form: say how many steps it shall have in all, then press Train"
         note = tag("p", f"{said}.", cls="is-done")
@@ -190,8 +189,8 @@ def _wire_form(handlers: Trainings) -> None:
     gr.on(kinds, handlers.adapt, form.inputs, [*controls.values(), *form.openable], trigger_mode="always_last", **QUIET)
     options = [control for name, control in controls.items() if name.startswith("options.")]
     controls["adapter"].input(handlers.choose_kind, form.inputs, [controls["targets"], *options], **QUIET)
-    rate = [controls["learning_rate"], tab.cost]
-    controls["optimizer"].input(handlers.choose_optimizer, form.inputs, rate, **QUIET)
+    rate = controls["learning_rate"]
+    controls["optimizer"].select(handlers.choose_optimizer, rate, rate, **QUIET)
     changes = [control.change for control in controls.values()]
     read = form.inputs | {tab.refused}
     gr.on(changes, handlers.advise, read, [*form.places(), tab.cost], trigger_mode="always_last", **QUIET)

@@ -21,10 +21,10 @@ FORMATS = (
     ("peft", "PEFT", "A folder for PEFT, as an archive"),
 )
 USES = (
-    ("use-illusions", "illusions", "Use in Illusions", "Put it among the adapters of an illusion"),
-    ("use-merge", "merge", "Use in Merge", "Bake it into its model, or join it with other LoRAs"),
+    ("use-illusions", "illusions", "#adapters", "Use in Illusions", "Put it among the adapters of an illusion"),
+    ("use-merge", "merge", "#loras", "Use in Merge", "Bake it into its model, or join it with other LoRAs"),
 )
-"""What a file can be sent to: what the press is called, the tab that opens, and words."""
+"""What a file can be sent to: what the press is called, the tab that opens, the field there, and words."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def of(result: Result) -> Markup:
         learned(rows(summary), prompts, result.link, curve.drawn(data, int(summary.get("steps") or 0), name)),
         tag("h3", "What was learned"),
         *[_saved(result, saved) for saved in adapters(summary)],
-        tag("div", tag("div", *_actions(result), cls="group"), cls="actions"),
+        tag("div", tag("div", *_actions(result), cls="group"), cls="actions learned-actions"),
     )
 
 
@@ -164,8 +164,9 @@ def _uses(result: Result, saved: Saved) -> list[Markup]:
             data_act=act,
             data_slot=saved.slot,
             data_open=tab,
+            data_see=field,
         )
-        for act, tab, title, help_text in USES
+        for act, tab, field, title, help_text in USES
     ]
 
 
