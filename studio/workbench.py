@@ -30,9 +30,10 @@ from studio.snapshots import Lane, Snapshot
 if TYPE_CHECKING:
     from studio.merging.outlook import Outlook
     from studio.models.store import ModelStore
+    from studio.training.sets import Library, OwnSets
 
 OWNER = re.compile(r"[A-Za-z0-9_-]{16,64}")
-LOCAL_OWNER = "local"
+LOCAL_OWNER, TRAIN = "local", "train"
 RATES_SEEN = 5  # finished jobs that a time is estimated from
 ALIKE = ("space", "views", "size", "upscale", "candidates")  # what makes one evaluation dearer than another
 ALIKE += ("adapter", "targets", "text_encoder", "resolution", "batch_size", "gradient_checkpointing")
@@ -124,7 +125,7 @@ ENGINES: tuple[Engine, ...] = (
         allow=policy.check_search,
     ),
     Engine(
-        name="train",
+        name=TRAIN,
         title="Train",
         about="a LoRA or its kin learned from pictures; stopped at any step it is usable, and goes on later",
         request="studio.training.request:TrainRequest",
@@ -153,7 +154,13 @@ def make_store(settings: Settings) -> ModelStore:
 
     options = Options(settings.dtype, settings.offload, settings.compiled)
     return ModelStore(
-        settings.assets, settings.models_dir, settings.device, settings.memory_gb, settings.offline, options
+        settings.assets,
+        settings.models_dir,
+        settings.device,
+        settings.memory_gb,
+        settings.offline,
+        options,
+        settings.datasets,
     )
 
 
@@ -170,6 +177,7 @@ class Workbench:
             keep=self.limits.max_runs_kept,
         )
         self._store: ModelStore | None = None
+        self._library: Library | None = None
 
     def request(self, engine: str, data: dict[str, Any]) -> BaseModel:
         """``data`` as a request this studio would run; raises RequestError or PolicyError with every problem."""
@@ -182,6 +190,8 @@ class Workbench:
     def submit(self, engine: str, data: dict[str, Any], owner: str) -> str:
         """Check ``data``, queue it, and return the job's id."""
         entry, request, owner = engine_named(engine), self.request(engine, data), self._known(owner)
+        if entry.name == TRAIN:
+            self.sets(owner).check(request.data)
         return self.jobs.submit(
             lambda on_step, *folder: self._run(entry, request, on_step, *folder),
             engine=entry.name,
@@ -219,6 +229,14 @@ class Workbench:
         """The things a built-in model can draw; empty for models that keep no list."""
         offered = any(choice.name == model for choice in self.models())
         return refs.drawable(model, self.settings.assets) if offered else ()
+
+    def sets(self, owner: str) -> OwnSets:
+        """The pictures that an owner may train on, and what this owner changed about them."""
+        from studio.training.sets import Library
+
+        if self._library is None:
+            self._library = Library(self.settings, self.limits)
+        return self._library.of(self._known(owner))
 
     def presets(self, engine: str) -> tuple[presets.Preset, ...]:
         return presets.list_presets(self.settings.presets, engine_named(engine).name)

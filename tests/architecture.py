@@ -22,7 +22,8 @@ LAYERS = (
         "studio.snapshots",
         "studio.jobs",
     ),
-    ("studio.policy", "studio.passes", "studio.presets", "studio.requests", "studio.sampling", "studio.models"),
+    ("studio.policy", "studio.passes", "studio.presets", "studio.requests", "studio.sampling", "studio.models")
+    + ("studio.upload_rules",),
     ("studio.merging", "studio.training", "studio.illusions", "studio.guidance", "studio.scoring"),
     ("studio.builtin",),
     ("studio.workbench",),
@@ -50,6 +51,7 @@ TORCH_FREE = (
     "snapshots",
     "jobs",
     "policy",
+    "upload_rules",
     "passes",
     "presets",
     "requests",

@@ -18,6 +18,7 @@ from studio.progress import OnStep, Step, ignore
 from studio.training import checkpoints, samples
 from studio.training.checkpoints import PLACE, State
 from studio.training.dataset import read_dataset
+from studio.training.edits import named_edits
 from studio.training.export import Adapter, taken
 from studio.training.feed import Feed, Prior
 from studio.training.fingerprint import Fingerprint
@@ -47,7 +48,12 @@ def run(
     check(request)
     _check_folder(request, folder)
     on_step(Step(0, request.steps, note="Reading the pictures"))
-    dataset = read_dataset(data_place(request.data, models.assets), trigger=request.trigger, template=request.template)
+    dataset = read_dataset(
+        data_place(request.data, models.assets, models.datasets),
+        trigger=request.trigger,
+        template=request.template,
+        edits=named_edits(request.edits, models.datasets),
+    )
     dataset.check()
     if request.method == "dreambooth":
         whole = tuple(replace(example, caption=request.instance_prompt) for example in dataset.examples)

@@ -12,7 +12,7 @@ import gradio as gr
 
 from studio.illusions.request import IllusionRequest
 from studio.requests import parse
-from studio.ui import api, events, guard, live, merge_events, theme
+from studio.ui import api, events, guard, live, merge_events, theme, train_pictures_events
 from studio.ui.desk import ENGINE, Desk
 from studio.ui.examples import Examples
 from studio.ui.files import Files
@@ -66,6 +66,8 @@ class Drawn:
 
     merge: merge.MergeTab
     merge_tab: gr.Tab
+    train: train.TrainTab
+    train_tab: gr.Tab
     illusion: illusion.IllusionTab
     history: history.HistoryTab
     history_tab: gr.Tab
@@ -80,7 +82,7 @@ def build(workbench: Workbench) -> Page:
     request = _first_request(desk)
     with Page(desk.files) as page:
         me = gr.BrowserState({}, storage_key="duckrabbit.me", secret=STORAGE_SECRET)
-        kept = {name: _kept(name) for name in ("illusion", "merge")}
+        kept = {name: _kept(name) for name in ("illusion", "merge", "train")}
         seen, timer = gr.State({}), gr.Timer(live.POLL, active=False)
         bar = _top_bar(desk, form, request)
         said = place(live.spoken(""), elem_id="said", elem_classes="unseen")
@@ -116,7 +118,7 @@ def launch(page: Page, workbench: Workbench, **options: Any) -> tuple[Any, str, 
         "mcp_server": False,
         "ssr_mode": False,
         "pwa": False,
-        "max_file_size": workbench.limits.max_upload_bytes,
+        "max_file_size": max(workbench.limits.max_upload_bytes, workbench.limits.max_set_bytes),
         "allowed_paths": [],
         "state_session_capacity": 500,
         "footer_links": [],  # light and dark stand in the top bar
@@ -163,7 +165,12 @@ def _top_bar(desk: Desk, form: IllusionForm, request: IllusionRequest) -> TopBar
             form.note("model")
         pill = pressable(elem_id="pill")
         toggle = {"type": "button", "cls": "btn is-quiet", "data_look": True, "aria_label": "Light or dark"}
-        veil = tag("div", "Drop the file to restore its settings", id="drop-veil")
+        veil = tag(
+            "div",
+            tag("span", "Drop the file to restore its settings", cls="for-settings"),
+            tag("span", "Drop pictures, captions or a .zip", cls="for-pictures"),
+            id="drop-veil",
+        )
         place(joined(tag("button", icon("look"), **toggle), veil), elem_id="look")
     form.add("model", model)
     return TopBar(model, chip, pill)
@@ -181,8 +188,8 @@ def _stage(tab: str, place: gr.HTML, stop: gr.Button, form: Form) -> live.Stage:
 def _tabs(desk: Desk, form: IllusionForm, merging: MergeForm, request: IllusionRequest) -> Drawn:
     with gr.Tab("Merge", id=merge.TAB) as merge_tab:
         merged = merge.draw(desk, merging)
-    with gr.Tab("Train", id="train"):
-        train.draw()
+    with gr.Tab("Train", id=train.TAB) as train_tab:
+        trained = train.draw(desk, Form())
     with gr.Tab("Illusions", id=illusion.TAB):
         drawn = illusion.draw(desk, form, request, desk.workbench.limits)
     with gr.Tab("Guidance", id="guidance"):
@@ -191,7 +198,7 @@ def _tabs(desk: Desk, form: IllusionForm, merging: MergeForm, request: IllusionR
         score.draw()
     with gr.Tab("History", id="history") as tab:
         listed = history.draw()
-    return Drawn(merged, merge_tab, drawn, listed, tab)
+    return Drawn(merged, merge_tab, trained, train_tab, drawn, listed, tab)
 
 
 def _wire(
@@ -209,6 +216,9 @@ def _wire(
     keep(page, merges.form, kept["merge"])
     events.wire(illusions)
     merge_events.wire(merges, page, drawn.merge_tab)
+    pictures = train_pictures_events.Pictures(desk, drawn.train.source, drawn.train.pane, shown.me)
+    keep(page, pictures.form, kept["train"])
+    train_pictures_events.wire(pictures, page, drawn.train_tab)
     shown.timer.tick(partial(live.tick, desk, shown), shown.followed, shown.pulled, trigger_mode="once", **QUIET)
     news = [shown.me, shown.said, *shown.keys]
     after = [shown.timer, *(part for stage in shown.stages for part in (stage.stop, *stage.form.places()))]

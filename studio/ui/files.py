@@ -17,6 +17,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from studio.ui.picture_files import PictureFiles
+
 if TYPE_CHECKING:
     from studio.ui.examples import Examples
     from studio.workbench import Workbench
@@ -40,6 +42,7 @@ class Files:
         self._workbench, self._examples = workbench, examples
         self._secret = secrets.token_bytes(32)
         self._jobs: dict[str, tuple[str, str]] = {}
+        self.pictures = PictureFiles(workbench)
 
     def link(self, job_id: str, owner: str, name: str, width: int | None = None) -> str:
         """The address of one of a job's files, or of a thumbnail of it."""
@@ -54,6 +57,7 @@ class Files:
         return [
             Route("/outputs/{token}/{name}", self._output, methods=["GET"]),
             Route("/examples/{slug}/{name}", self._example, methods=["GET"]),
+            *self.pictures.routes(),
         ]
 
     async def _output(self, request: Request) -> Response:
