@@ -22,8 +22,15 @@ LAYERS = (
         "studio.snapshots",
         "studio.jobs",
     ),
-    ("studio.policy", "studio.passes", "studio.presets", "studio.requests", "studio.sampling", "studio.models")
-    + ("studio.upload_rules",),
+    (
+        "studio.policy",
+        "studio.upload_rules",
+        "studio.passes",
+        "studio.presets",
+        "studio.requests",
+        "studio.sampling",
+        "studio.models",
+    ),
     ("studio.merging", "studio.training", "studio.illusions", "studio.guidance", "studio.scoring"),
     ("studio.builtin",),
     ("studio.workbench",),

@@ -13,19 +13,8 @@ from studio.training.records import Dataset
 from studio.training.request import TrainRequest
 
 # What may differ between a run and the one that goes on from it: nothing that the weights depend on.
-FREE = {
-    "steps",
-    "epochs",
-    "resume",
-    "data",
-    "edits",
-    "title",
-    "cache",
-    "patience",
-    "checkpoint_every",
-    "validate_every",
-}
-FREE |= {"sample_prompts", "sample_every", "sample_steps", "sample_guidance"}
+FREE = {"steps", "epochs", "resume", "data", "edits", "title", "cache", "patience", "checkpoint_every"}
+FREE |= {"validate_every", "sample_prompts", "sample_every", "sample_steps", "sample_guidance"}
 
 
 @dataclass(frozen=True)

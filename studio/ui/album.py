@@ -27,15 +27,15 @@ OWN_REMARK = ("duplicate", "similar", "converted", "caption")
 """Kinds of problems that stand with their picture; it has to be there for that."""
 KINDS: Mapping[str, str] = {
     "corrupt": "unreadable",
-    "format": "of another format",
+    "format": "other format",
     "too_small": "too small",
     "too_large": "too large",
-    "duplicate": "twice there",
+    "duplicate": "doubled",
     "similar": "look alike",
     "converted": "converted",
-    "uncaptioned": "without caption",
-    "caption": "on captions",
-    "orphan": "captions without picture",
+    "uncaptioned": "no caption",
+    "caption": "doubtful captions",
+    "orphan": "captions without a picture",
     "left_out": "left out",
 }
 
@@ -95,9 +95,9 @@ class Album:
         return ", ".join(parts)
 
     def remark_line(self) -> str:
-        """``5 remarks: 2 unreadable, 3 look alike``."""
-        kinds = Counter(KINDS.get(problem.kind, "on the set") for problem in self.remarks)
-        said = ", ".join(f"{number:,} {words}" for words, number in kinds.most_common())
+        """``5 remarks: unreadable 2, look alike 3``."""
+        kinds = Counter(KINDS.get(problem.kind, "the set as a whole") for problem in self.remarks)
+        said = ", ".join(f"{words} {number:,}" for words, number in kinds.most_common())
         return f"{count(len(self.remarks), 'remark')}: {said}"
 
 

@@ -79,7 +79,7 @@ class Form:
             return NOTHING_CHANGES
         known = {name: control for name, control in self.controls.items() if name in stored}
         named = {name: stored[name] for name, control in known.items() if fits(control, stored[name])}
-        return combined(self.updates(named), self.opened(named))
+        return combined(self.updates(named), self.opened(named)) or NOTHING_CHANGES
 
     def places(self) -> list[gr.HTML]:
         return list(dict.fromkeys(self.notes.values()))

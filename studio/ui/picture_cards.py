@@ -40,29 +40,29 @@ def problems(album: Album) -> Markup:
     fatal = [tag("p", _sentence(each.file, each.what), cls="is-error") for each in album.fatal]
     if not album.remarks:
         return joined(*fatal)
-    items = [tag("li", _sentence(each.file, each.what)) for each in album.remarks[:MOST_LISTED]]
+    items = [tag("li", _sentence(each.file, each.what, each.kind)) for each in album.remarks[:MOST_LISTED]]
     more = len(album.remarks) - MOST_LISTED
     items += [tag("li", f"And {more:,} more like these.")] if more > 0 else []
-    fold = tag("details", tag("summary", album.remark_line()), tag("ul", *items), cls="remarks")
+    fold = tag("details", tag("summary", album.remark_line()), tag("ul", *items), cls="set-remarks")
     return joined(*fatal, fold)
 
 
 def tools(album: Album, show: str) -> Markup:
     """Which pictures are shown: buttons that are there only where they pick something."""
-    if len(album.shots) < 2:
-        return NOTHING
     buttons = []
     for name, title in SHOWS.items():
         number = len(album.shown(name))
         if number or name in ("all", show):
             said, pressed = tag("span", f"{number:,}", cls="number"), "true" if name == show else "false"
-            kind = {"type": "button", "cls": "btn chip", "aria_pressed": pressed}
+            kind = {"type": "button", "cls": "btn pick", "aria_pressed": pressed}
             buttons.append(tag("button", title, said, data_act="show", data_show=name, **kind))
-    return tag("div", *buttons, cls="chips", role="group", aria_label="Which pictures are shown")
+    if len(buttons) < 2:
+        return NOTHING
+    return tag("div", *buttons, cls="picks", role="group", aria_label="Which pictures are shown")
 
 
 def grid(album: Album, show: str, page: int, token: str, known: str) -> Markup:
-    """One page of pictures. ``token`` stands for the set in addresses, ``known`` in what a browser keeps of typed text."""
+    """One page of pictures. ``token`` stands for the set in addresses, ``known`` in what a browser keeps of it."""
     shots = album.shown(show)
     pages = pages_of(len(shots))
     page = min(page, pages - 1)
@@ -206,12 +206,12 @@ def _buttons(shot: Shot) -> Markup:
         icon("restore"),
         tag("span", "As found ", tag("span", shot.name, cls="unseen")),
         type="button",
-        cls="btn is-quiet undo",
+        cls="btn is-quiet as-found",
         title="Back to the caption that was found",
         data_act="as-found",
         data_picture=shot.id,
     )
-    return tag("div", out, undo, tag("span", cls="saved", role="status"), cls="shot-acts")
+    return tag("div", out, undo, tag("span", cls="kept-said", role="status"), cls="shot-acts")
 
 
 def _turn(words: str, page: int, possible: bool) -> Markup:
@@ -219,6 +219,7 @@ def _turn(words: str, page: int, possible: bool) -> Markup:
     return tag("button", words, disabled=not possible, **kind)
 
 
-def _sentence(name: str, words: str) -> str:
-    """``fox.png has no caption.``, or the words alone, begun as a sentence."""
-    return f"{name} {words}" if name else words[:1].upper() + words[1:]
+def _sentence(name: str, words: str, kind: str = "") -> str:
+    """``fox.png has no caption.``, ``fox.png: its 16 bits become 8.``, or the words alone, begun as a sentence."""
+    between = ": " if kind == "converted" else " "
+    return f"{name}{between}{words}" if name else words[:1].upper() + words[1:]

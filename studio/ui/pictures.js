@@ -19,10 +19,10 @@
   const draftOf = (picture) => `duckrabbit.caption.${find(".shots")?.dataset.set}.${picture}`;
 
   function say(picture, words, kind = "") {
-    const place = cardOf(picture)?.querySelector(".saved");
+    const place = cardOf(picture)?.querySelector(".kept-said");
     if (!place) return;
     place.textContent = words;
-    place.className = `saved ${kind}`;
+    place.className = `kept-said ${kind}`;
   }
 
   function written(field) {

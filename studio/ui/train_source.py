@@ -1,4 +1,4 @@
-"""Where the pictures of a training come from: the fields ``data``, ``trigger`` and ``template``, and where to drop files.
+"""Where the pictures of a training come from: fields ``data``, ``trigger``, ``template``, and where to drop files.
 
 For the recipe column: ``build(form, desk)`` adds the fields to the form and returns the ``Source`` that
 ``train_pictures_events.Pictures`` listens to.
@@ -74,4 +74,4 @@ def said_of(words: str, error: bool = False) -> Markup:
 
 
 def hint() -> str:
-    return "With captions (.txt, metadata.jsonl) or as a .zip, anywhere on this tab."
+    return "Anywhere on this tab; captions (.txt, metadata.jsonl), folders and a .zip as well."
