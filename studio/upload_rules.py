@@ -47,7 +47,7 @@ def check_set_picture(path: Path, limits: Limits) -> None:
         return
     if width * height > limits.max_set_pixels:
         most = limits.max_set_pixels / 1e6
-        raise _refused(f"{path.name} has more than {most:.0f} million pixels; shrink it.")
+        raise _refused(f"the picture {path.name} has more than {most:.0f} million pixels; shrink it.")
 
 
 def _refused(words: str) -> PolicyError:

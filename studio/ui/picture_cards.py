@@ -63,18 +63,23 @@ def tools(album: Album, show: str) -> Markup:
 
 def grid(album: Album, show: str, page: int, token: str, known: str) -> Markup:
     """One page of pictures. ``token`` stands for the set in addresses, ``known`` in what a browser keeps of it."""
-    shots = album.shown(show)
-    pages = pages_of(len(shots))
-    page = min(page, pages - 1)
-    here = shots[page * PER_PAGE : (page + 1) * PER_PAGE]
+    here, number = on_page(album, show, page), len(album.shown(show))
+    pages = pages_of(number)
     if not here:
         empty = "No picture is picked by this." if album.shots else ""
         return tag("p", empty, cls="hint") if empty else NOTHING
     cards = [card(shot, token) for shot in here]
     return joined(
         tag("ul", *cards, cls="shots", data_set=known, aria_label="Pictures and their captions"),
-        pager(page, pages, len(shots)),
+        pager(min(page, pages - 1), pages, number),
     )
+
+
+def on_page(album: Album, show: str, page: int) -> list[Shot]:
+    """The pictures of one page; behind the last one stands the last."""
+    shots = album.shown(show)
+    page = min(page, pages_of(len(shots)) - 1)
+    return shots[page * PER_PAGE : (page + 1) * PER_PAGE]
 
 
 def pages_of(number: int) -> int:
@@ -179,8 +184,10 @@ def pager(page: int, pages: int, number: int) -> Markup:
     )
 
 
-def nothing(title: str, words: str) -> Markup:
-    """A set without a picture to show."""
+def nothing(title: str, words: str, wrong: bool = False) -> Markup:
+    """No set to show; ``wrong``: because something is wrong with it."""
+    if wrong:
+        return tag("div", tag("h2", title), tag("p", words, cls="is-error", role="alert"), cls="pictures-head")
     return tag("div", tag("h2", title), tag("p", words), cls="stage", data_state="empty")
 
 

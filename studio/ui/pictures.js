@@ -10,7 +10,9 @@
   const PAUSE = 700; // milliseconds without a key before a caption is sent
   const PATIENCE = 8000; // milliseconds for an answer
   const waiting = new Map(); // picture -> its text that was not sent yet
+  const JUST_NOW = 5000; // milliseconds in which who wrote in a field goes on there when the pictures are drawn anew
   let sent = null;
+  let writing = null;
   let number = 0;
   let pause = 0;
 
@@ -28,6 +30,7 @@
   function written(field) {
     const picture = field.dataset.caption;
     sessionStorage.setItem(draftOf(picture), field.value);
+    if (document.activeElement === field) writing = { picture, at: performance.now() };
     waiting.set(picture, field.value);
     say(picture, "");
     clearTimeout(pause);
@@ -87,7 +90,9 @@
       card.classList.toggle("is-changed", changed === "true");
       if (document.activeElement !== field && !waiting.has(picture)) field.value = piece.textContent;
     });
-    if (sent && patch.dataset.answers === sent.number) answered(patch.querySelector("[data-refused]")?.textContent);
+    const refused = patch.querySelector("[data-refused]")?.textContent;
+    patch.replaceChildren(); // what it held stands in its places now
+    if (sent && patch.dataset.answers === sent.number) answered(refused);
   }
 
   // What was typed and not saved before a reload or a turned page is still there.
@@ -99,6 +104,8 @@
       field.value = draft;
       written(field);
     });
+    const field = writing && performance.now() - writing.at < JUST_NOW && fieldOf(writing.picture);
+    if (field && document.activeElement === document.body) field.focus();
   }
 
   new MutationObserver(() => {

@@ -31,7 +31,8 @@ from studio.ui.train_pictures import Pane
 from studio.ui.train_source import Source
 from studio.workbench import new_owner
 
-AT_ONCE = 0.4  # seconds that are spent on looking at pictures before an answer
+AT_ONCE = 0.4  # seconds that are spent on looking at pictures before a set is first shown
+AT_A_TIME = 1.0  # and each time that more of a large set is looked at
 LONGEST_TEXT = 20_000  # characters that are taken of what comes as a caption, to be cut to what a caption may have
 EMPTY = (
     "Your pictures appear here",
@@ -131,20 +132,20 @@ class Pictures:
         data = (values[self.source.data] or "") if data is None else data
         view = view if isinstance(view, dict) else {}
         show, page = str(view.get("show", "all")), int(view.get("page", 0))
+        look = AT_ONCE if fresh else AT_A_TIME if again else 0.0
         try:
-            title, found = self._album(values, owner, data, fresh=fresh, look=AT_ONCE if fresh or again else 0.0)
+            title, found = self._album(values, owner, data, fresh=fresh, look=look)
         except StudioError as error:
             return self._nothing("" if data.strip() else EMPTY[1], error)
         token = self.desk.files.pictures.token(owner, data)
-        grid = picture_cards.grid(found, show, page, token, _short(data))
+        drawn = [found.done, *(shot.id for shot in picture_cards.on_page(found, show, page))]
         updates: Updates = {
             self.pane.head: picture_cards.head(title, found, show, self._method_note(values)),
-            self.pane.grid: grid,
             self.pane.timer: gr.Timer(active=not found.done),
-            self.pane.view: {"show": show, "page": page, "drawn": _short(grid)},
+            self.pane.view: {"show": show, "page": page, "drawn": drawn},
         }
-        if again and view.get("drawn") == _short(grid):
-            del updates[self.pane.grid]
+        if not again or view.get("drawn") != drawn:
+            updates[self.pane.grid] = picture_cards.grid(found, show, page, token, _short(data))
         return updates
 
     def _album(self, values: Values, owner: str, data: str, *, fresh: bool, look: float) -> tuple[str, Album]:
@@ -186,7 +187,7 @@ class Pictures:
         """No set, or one that cannot be shown: what to do stands where the pictures would."""
         title = EMPTY[0] if words else "These pictures cannot be shown"
         return {
-            self.pane.head: picture_cards.nothing(title, words or _plain(error)),
+            self.pane.head: picture_cards.nothing(title, words or _plain(error), wrong=not words),
             self.pane.grid: "",
             self.pane.timer: gr.Timer(active=False),
             self.pane.view: {"show": "all", "page": 0},

@@ -178,7 +178,7 @@ def test_limits_count_what_is_there_already_and_a_refusal_changes_nothing(chosen
 
 
 def test_a_picture_of_too_many_pixels_is_refused_by_its_header(chosen, folder):
-    with pytest.raises(PolicyError, match=r"big.png has more than 0 million pixels"):
+    with pytest.raises(PolicyError, match=r"the picture big.png has more than 0 million pixels"):
         uploads.put_in(chosen({"big.png": 1, "a.png": 2}), folder, Limits(max_set_pixels=1000))
     assert not folder.exists()
 

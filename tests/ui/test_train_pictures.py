@@ -218,7 +218,7 @@ def test_large_sets_come_in_pages_and_are_looked_at_bit_by_bit(home, tmp_path, m
     colours = [Image.new("RGB", (32, 32), (index % 250, index // 250 * 60, 90)) for index in range(400)]
     folder = write_set(tmp_path / "many", {f"{index:03}.png": encoded(each) for index, each in enumerate(colours)})
     assert re.search(r"Looking at the pictures: \d+ of 400", opened(home[1], ANN, str(folder)))
-    monkeypatch.setattr(train_pictures_events, "AT_ONCE", 60)
+    monkeypatch.setattr(train_pictures_events, "AT_ONCE", 60)  # in place of the ticks of a page
     text = opened(home[1], ANN, str(folder))
     assert "400 pictures" in text
     assert len(ids(text)) == 24
@@ -265,16 +265,17 @@ def test_a_stranger_puts_in_a_small_set_and_no_more(shared):
     many = {f"{index}.txt": str(index).encode() for index in range(121)}
     assert "at most 120 files here, not 121" in drop(address, me, many)
     wide = encoded(Image.new("1", (5000, 4000)))
-    assert "wide.png has more than 16 million pixels" in drop(address, me, {"wide.png": wide})
+    assert "picture wide.png has more than 16 million pixels" in drop(address, me, {"wide.png": wide})
     assert [data for _, data in bench.sets(me).choices()] == [MASCOT, "builtin:pixel"]
     for _ in range(3):
         new_set(address, me, {"a.png": encoded(picture(1))})
-    assert "you have 3 sets here already" in drop(address, me, {"a.png": encoded(picture(1))})
+    assert "You have 3 sets here already" in drop(address, me, {"a.png": encoded(picture(1))})
 
 
 def test_a_file_of_this_machine_is_no_upload(shared, tmp_path):
+    me = "tom-" + "3" * 20
     write_set(tmp_path, {"a.png": 1})
     chosen = [{"path": str(tmp_path / "a.png"), "meta": {"_type": "gradio.FileData"}}]
     with pytest.raises(urllib.error.HTTPError):
-        act(shared[1], "train-drop", "upload", EVE, {"Drop pictures here, or choose them": chosen})
-    assert [data for _, data in shared[0].sets(EVE).choices() if data.startswith("upload:")] == []
+        act(shared[1], "train-drop", "upload", me, {"Drop pictures here, or choose them": chosen})
+    assert [data for _, data in shared[0].sets(me).choices() if data.startswith("upload:")] == []
