@@ -59,6 +59,7 @@ class Limits:
     max_queue_per_owner: int = 32
     max_upload_bytes: int = 50 * 1024**2
     max_upload_pixels: int = 64_000_000
+    max_file_bytes: int = 20 * 1024**3  # of one file that is sent at all, be it a zip of a whole set
     max_set_files: int = 50_000  # pictures and captions of one set to train on
     max_set_bytes: int = 20 * 1024**3
     max_set_pixels: int = 120_000_000  # of one of its pictures
@@ -83,6 +84,7 @@ SHARED = Limits(
     max_queue_per_owner=4,
     max_upload_bytes=20 * 1024**2,
     max_upload_pixels=16_000_000,
+    max_file_bytes=20 * 1024**2,
     max_set_files=120,
     max_set_bytes=60 * 1024**2,
     max_set_pixels=16_000_000,

@@ -118,7 +118,7 @@ def launch(page: Page, workbench: Workbench, **options: Any) -> tuple[Any, str, 
         "mcp_server": False,
         "ssr_mode": False,
         "pwa": False,
-        "max_file_size": max(workbench.limits.max_upload_bytes, workbench.limits.max_set_bytes),
+        "max_file_size": workbench.limits.max_file_bytes,
         "allowed_paths": [],
         "state_session_capacity": 500,
         "footer_links": [],  # light and dark stand in the top bar
