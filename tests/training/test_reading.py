@@ -1,13 +1,21 @@
 """A set that is looked at bit by bit comes to what one look comes to, and nothing is looked at twice."""
 
 import os
+import time
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from studio.training import reading as module
 from studio.training.dataset import read_dataset
+from studio.training.edits import Edits
 from studio.training.reading import Reading
-from tests.training.sets import write_set
+from studio.training.records import Limits
+from studio.ui.album import album
+from tests.training.sets import encoded, picture, write_set
+
+PLAIN = encoded(picture(1, (32, 32)))
 
 FILES = {"a.png": 1, "a.txt": "a fox", "b.png": 2, "c.png": 1, "d.png": b"no picture", "0_x/e.png": 4, "lost.txt": "x"}
 
@@ -81,13 +89,29 @@ def test_a_set_without_pictures_is_over_at_once_with_one_sentence(tmp_path, file
     assert [problem.kind for problem in reading.dataset.fatal] == ["empty"]
 
 
-def test_ten_thousand_pictures_are_listed_at_once_and_more_are_refused(tmp_path):
-    from tests.training.sets import encoded, picture
+def test_more_pictures_than_are_read_is_one_sentence(tmp_path):
+    folder = write_set(tmp_path / "many", {f"{index}.png": PLAIN for index in range(30)})
+    assert len(Reading(folder, Limits(max_pictures=30)).pictures) == 30
+    (problem,) = Reading(folder, Limits(max_pictures=29)).dataset.fatal
+    assert problem.what == "There are 30 pictures, and at most 29 are read; choose some."
 
-    data = encoded(picture(1, (32, 32)))
-    folder = write_set(tmp_path / "many", {f"{index:05}.png": data for index in range(300)})
-    from studio.training.records import Limits
 
-    assert len(Reading(folder).pictures) == 300
-    (problem,) = Reading(folder, Limits(max_pictures=299)).dataset.fatal
-    assert problem.what == "There are 300 pictures, and at most 299 are read; choose some."
+@pytest.mark.slow
+def test_ten_thousand_pictures_are_looked_at_in_short_turns(tmp_path):
+    draw = np.random.default_rng(0)
+    for index in range(10_000):
+        colours = Image.fromarray(draw.integers(0, 256, (4, 4, 3)).astype(np.uint8)).resize((32, 32))
+        write_set(tmp_path, {f"{index:05}.png": encoded(colours, compress_level=1)})
+    start = time.process_time()
+    reading = Reading(tmp_path)
+    turns = [time.process_time() - start]
+    while not reading.done:
+        start = time.process_time()
+        reading.look(0.2)
+        turns.append(time.process_time() - start)
+    assert len(reading.dataset.examples) == 10_000
+    assert max(turns) < 5.0, "the first lists them, the last compares them all"
+    start = time.process_time()
+    whole = album(reading, Edits(), "sks", "a photo of {trigger}")
+    assert (len(whole.shots), whole.line()) == (10_000, "10,000 pictures, 10,000 without caption")
+    assert time.process_time() - start < 2.0
