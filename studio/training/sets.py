@@ -12,8 +12,8 @@ import os
 import shutil
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,6 @@ from studio.training.edits import Edits
 from studio.training.preflight import data_place
 from studio.training.reading import Reading
 from studio.training.records import FIELD, Dataset
-from studio.training.records import Limits as ReadLimits
 from studio.training.uploads import UPLOAD, Given
 from studio.upload_rules import check_sets
 
@@ -42,12 +41,11 @@ SWEEP_EVERY = 600.0  # seconds
 
 @dataclass(frozen=True)
 class Uploaded:
-    """What lies in a set's record. ``created`` is in seconds since 1970; ``pictures`` is only said, never relied on."""
+    """What lies in a set's record. ``created`` is in seconds since 1970."""
 
     owner: str
     title: str
     created: float
-    pictures: int
 
 
 class Library:
@@ -69,12 +67,7 @@ class Library:
         before = self._readings.get(data)
         if before is not None and not fresh:
             return before
-        bounds = ReadLimits(
-            max_files=self.limits.max_set_files,
-            max_archive_bytes=self.limits.max_set_bytes,
-            max_pixels=self.limits.max_set_pixels,
-        )
-        reading = Reading(place, bounds, before.seen if before else None)
+        reading = Reading(place, earlier=before.seen if before else None)  # within the limits of a training
         if before is not None and before.state == reading.state and before.state:
             return before
         self._readings[data] = reading
@@ -116,7 +109,7 @@ class OwnSets:
     def choices(self) -> list[tuple[str, str]]:
         """(title, name) of every set to choose from: built-in ones, then the owner's, newest first."""
         builtin = [(name.removeprefix(BUILTIN).capitalize(), name) for name in self._library.builtin()]
-        own = [(f"{record.title} ({record.pictures:,})", name) for name, _, record in self._own()]
+        own = [(record.title, name) for name, _, record in self._own()]
         return builtin + own[::-1]
 
     def title(self, data: str) -> str:
@@ -163,10 +156,9 @@ class OwnSets:
             check_sets(len(own), held, library.limits)
         folder = library.root / name.removeprefix(UPLOAD)
         others = uploads.put_in(given, folder, library.limits)
-        with edits.alone(folder):
-            before = record_of(folder) or Uploaded(self._owner, uploads.title_of(given), time.time(), 0)
-            record = replace(before, pictures=uploads.picture_count(folder))
-            write_json(folder / RECORD, asdict(record))
+        if data not in own:
+            title = _unused(uploads.title_of(given), {title for title, _ in self.choices()})
+            write_json(folder / RECORD, asdict(Uploaded(self._owner, title, time.time())))
         return name, others
 
     def edits(self, data: str) -> Edits:
@@ -214,6 +206,15 @@ class OwnSets:
             return self._folder(data)
         whose = f"{self._owner}\n{data if data.startswith(BUILTIN) else place.resolve()}"
         return self._library.root / EDITS / hashlib.sha256(whose.encode("utf-8", "backslashreplace")).hexdigest()[:32]
+
+
+def _unused(title: str, taken: Collection[str]) -> str:
+    """``cats``, or ``cats 2`` where there are cats already."""
+    number = 2
+    found = title
+    while found in taken:
+        found, number = f"{title} {number}", number + 1
+    return found
 
 
 def record_of(folder: Path) -> Uploaded | None:

@@ -98,11 +98,6 @@ def title_of(given: Sequence[Given]) -> str:
     return time.strftime("Pictures of %d %b, %H:%M")
 
 
-def picture_count(folder: Path) -> int:
-    """Pictures by their names."""
-    return sum(path.suffix.lower() in sources.PICTURES for path in (folder / FILES).rglob("*"))
-
-
 def size_of(folder: Path) -> int:
     """Bytes of everything in a folder."""
     return sum(size for _, size in _sizes(folder))

@@ -47,6 +47,13 @@ def test_a_set_that_was_put_in_is_offered_to_its_owner_alone(library, given):
     assert names(library.of(ANN), name) == ["x.png", "y.png"]
 
 
+def test_of_two_sets_with_one_name_the_second_is_told_apart(library, given):
+    cats = [Given(each.path, f"cats/{each.name}") for each in given]
+    first, second = (library.of(ANN).add(cats)[0] for _ in range(2))
+    assert library.of(ANN).choices()[1:] == [("cats 2", second), ("cats", first)]
+    assert library.of(ANN).title(second) == "cats 2"
+
+
 def test_nobody_looks_at_edits_checks_or_adds_to_another_s_set(library, given):
     name, _ = library.of(ANN).add(given)
     eve = library.of(EVE)
