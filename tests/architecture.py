@@ -67,6 +67,7 @@ TORCH_FREE = (
 # ... and these do so only inside functions.
 TORCH_LATE = ("progress", "imaging", "workbench", "__main__", "models.refs", "illusions.request", "illusions.preflight")
 TORCH_LATE += ("training.dataset", "training.buckets", "training.edits")
+TORCH_LATE += ("training.reading", "training.uploads", "training.sets")
 TORCH_LATE += ("merging.request", "merging.preflight", "merging.fit", "merging.recipe", "models.streams")
 TORCH_LATE += ("merging.trials_request", "merging.trials_preflight", "models.kinds")
 TORCH_LATE += tuple(f"training.{name}" for name in ("request", "preflight", "kinds", "plan", "schedules", "recipe"))

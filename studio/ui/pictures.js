@@ -165,18 +165,32 @@
     field.dispatchEvent(new Event("input", { bubbles: true }));
   }
 
+  const megabytes = (bytes) => `${(bytes / 1024 ** 2).toFixed(1)} MB`;
+
+  // Whether they may be sent; says so, or what is too large.
   function tell(files) {
     const names = told || files.map((file) => file.webkitRelativePath || file.name);
     told = null;
-    type(find("#train-names textarea, #train-names input"), JSON.stringify(names));
     const place = find("#train-said p");
-    const size = files.reduce((sum, file) => sum + file.size, 0) / 1e6;
-    place.className = "hint";
-    place.textContent = `Sending ${files.length} ${files.length === 1 ? "file" : "files"}, ${size.toFixed(1)} MB …`;
+    const large = files.find((file) => file.size > Number(place.dataset.most));
+    place.className = large ? "is-error" : "hint";
+    if (large) {
+      const most = megabytes(Number(place.dataset.most));
+      place.textContent = `${large.name} has ${megabytes(large.size)}, and at most ${most} can be sent here; shrink it.`;
+      return false;
+    }
+    type(find("#train-names textarea, #train-names input"), JSON.stringify(names));
+    const size = megabytes(files.reduce((sum, file) => sum + file.size, 0));
+    place.textContent = `Sending ${files.length} ${files.length === 1 ? "file" : "files"}, ${size} …`;
+    return true;
   }
 
-  document.addEventListener("change", ({ target }) => {
-    if (target.matches("input[type=file]") && target === dropField() && target.files.length) tell([...target.files]);
+  document.addEventListener("change", (event) => {
+    const field = event.target;
+    if (!field.matches("input[type=file]") || field !== dropField() || !field.files.length) return;
+    if (tell([...field.files])) return;
+    event.stopImmediatePropagation();
+    field.value = "";
   }, true);
 
   const fileOf = (entry) => new Promise((done, failed) => entry.file(done, failed));

@@ -102,13 +102,13 @@ class Pictures:
             given = [Given(*pair) for pair in zip(paths, _names(values[self.source.names], paths), strict=True)]
             name, others = self.desk.workbench.sets(owner).add(given, data)
         except StudioError as error:
-            return {self.source.said: train_source.said_of(_plain(error), error=True), self.source.names: ""}
-        words = picture_cards.left_over(others) if others else train_source.hint()
+            return {self.source.said: train_source.said_of(_plain(error), self.desk, error=True), self.source.names: ""}
+        words = picture_cards.left_over(others) if others else train_source.HINT
         offered = gr.update(choices=train_source.choices(self.desk, owner), value=name)
         kept = values[self.me] if isinstance(values[self.me], dict) else {}
         updates = self._drawn(values, {"show": "all", "page": 0}, owner=owner, data=name, fresh=True)
         return updates | {
-            self.source.said: train_source.said_of(words),
+            self.source.said: train_source.said_of(words, self.desk),
             self.source.names: "",
             self.source.data: offered,
             self.me: {**kept, "owner": owner},
@@ -158,7 +158,8 @@ class Pictures:
 
     def _edited(self, values: Values, picture: str, act: str, text: str = "", number: str = "") -> Updates:
         """Change the edits of one picture; the answer is what has to change in the page beside what is written."""
-        owner, data, serial = self._owner(values), values[self.source.data] or "", str(time.time_ns())
+        # Of a page that has no owner yet nothing is kept, or it would be under a token that is lost with the answer.
+        owner, data, serial = live.owner_of(values[self.me]), values[self.source.data] or "", str(time.time_ns())
         show = str((values[self.pane.view] or {}).get("show", "all"))
         try:
             sets = self.desk.workbench.sets(owner)

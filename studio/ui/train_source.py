@@ -21,6 +21,7 @@ from studio.workbench import new_owner
 
 NEW_SET = ("New set: drop pictures", "")
 DROP = "Drop pictures here, or choose them"
+HINT = "Anywhere on this tab; captions (.txt, metadata.jsonl), folders and a .zip as well."
 AT_HOME = "A set, or the path of a folder or .zip of this machine."
 FOR_STRANGERS = "A built-in set, or pictures of your own; nobody else can see these, and they are gone after a day."
 
@@ -54,7 +55,7 @@ def build(form: Form, desk: Desk) -> Source:
     with gr.Column(elem_classes="field"):
         drop = gr.UploadButton(DROP, file_count="multiple", elem_id="train-drop", elem_classes="drop-area")
         names = gr.Textbox("", label="Names of the files", visible="hidden", elem_id="train-names")
-        said = place(said_of(hint()), elem_id="train-said")
+        said = place(said_of(HINT, desk), elem_id="train-said")
     limits = {"max_length": MAX_TRIGGER}
     help_trigger = "A rare word for what is new, such as sks; it is put before every caption that lacks it."
     fields.text(form, "trigger", "Trigger word", "", help_trigger, placeholder="none", **limits)
@@ -68,10 +69,7 @@ def choices(desk: Desk, owner: str) -> list[tuple[str, str]]:
     return [*desk.workbench.sets(owner or new_owner()).choices(), NEW_SET]
 
 
-def said_of(words: str, error: bool = False) -> Markup:
-    """What stands under the drop area."""
-    return tag("p", words, cls="is-error" if error else "hint", role="status")
-
-
-def hint() -> str:
-    return "Anywhere on this tab; captions (.txt, metadata.jsonl), folders and a .zip as well."
+def said_of(words: str, desk: Desk, error: bool = False) -> Markup:
+    """What stands under the drop area; it also tells the page how large a file may be that it sends."""
+    most = desk.workbench.limits.max_file_bytes
+    return tag("p", words, cls="is-error" if error else "hint", role="status", data_most=most)

@@ -94,6 +94,19 @@ def test_what_is_typed_is_saved_by_itself_and_outlives_a_reload_that_comes_soone
     assert visit.bench.sets("local").edits("builtin:mascot") == Edits()
 
 
+def test_a_file_that_is_too_large_is_said_before_it_is_sent(visit, tmp_path):
+    page = opened(visit)
+    page.evaluate("document.querySelector('#train-said p').dataset.most = 1000")
+    uploads = []
+    page.on("request", lambda request: uploads.append(request.url) if "/upload" in request.url else None)
+    (tmp_path / "large.zip").write_bytes(b"x" * 5000)
+    drop(page, tmp_path / "large.zip")
+    expect(page.locator("#train-said .is-error")).to_contain_text(
+        "large.zip has 0.0 MB, and at most 0.0 MB can be sent"
+    )
+    assert uploads == []
+
+
 def test_a_run_begins_only_when_every_caption_is_saved(visit):
     page = opened(visit)
     page.evaluate(

@@ -259,6 +259,14 @@ def test_edits_of_a_built_in_set_are_seen_by_their_stranger_alone(shared):
     assert "ann was here" not in opened(address, EVE, MASCOT)
 
 
+def test_a_page_without_an_owner_is_told_so_before_it_believes_that_anything_is_kept(shared):
+    _, address = shared
+    picture_id = ids(opened(address, "", MASCOT))["02-waving.png"]
+    answer = caption(address, "", MASCOT, picture_id, "lost", number="3")
+    assert "this browser has no valid token; reload the page" in answer
+    assert 'data-answers=\\"3\\"' in answer
+
+
 def test_a_stranger_puts_in_a_small_set_and_no_more(shared):
     bench, address = shared
     me = "max-" + "2" * 20
