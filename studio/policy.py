@@ -18,6 +18,8 @@ SCORER = "builtin:clip"
 BUILTIN = "builtin:"  # small models, whose own size may always be doubled
 LEAST_BETWEEN_CHECKPOINTS = 50  # each leaves a file
 UPLOAD_FORMATS = ("PNG", "JPEG", "WEBP")
+UPLOADED_SET = re.compile(r"upload:[0-9a-f]{32}")  # pictures that a person has put in, under a name nobody can guess
+KEPT_EDITS = re.compile(r"[0-9a-f]{64}")  # edited captions as they were when a run began, named by their SHA-256
 PART_ACTION = re.compile(r"merge|none|[a-h]|-?[0-9.]{1,8}")  # what may become of a part of a merge, but for files
 
 
@@ -57,6 +59,13 @@ class Limits:
     max_queue_per_owner: int = 32
     max_upload_bytes: int = 50 * 1024**2
     max_upload_pixels: int = 64_000_000
+    max_file_bytes: int = 20 * 1024**3  # of one file that is sent at all, be it a zip of a whole set
+    max_set_files: int = 50_000  # pictures and captions of one set to train on
+    max_set_bytes: int = 20 * 1024**3
+    max_set_pixels: int = 120_000_000  # of one of its pictures
+    max_sets: int | None = None  # of one owner
+    max_sets_bytes: int | None = None  # of everybody's sets together
+    sets_kept_for: float | None = None  # seconds after a set was last looked at; None keeps it until it is deleted
     max_runs_kept: int | None = None  # None keeps every result until a person deletes it
     listed_models_only: bool = False
 
@@ -75,6 +84,13 @@ SHARED = Limits(
     max_queue_per_owner=4,
     max_upload_bytes=20 * 1024**2,
     max_upload_pixels=16_000_000,
+    max_file_bytes=20 * 1024**2,
+    max_set_files=120,
+    max_set_bytes=60 * 1024**2,
+    max_set_pixels=16_000_000,
+    max_sets=3,
+    max_sets_bytes=6 * 1024**3,
+    sets_kept_for=24 * 3600.0,
     max_runs_kept=500,
     listed_models_only=True,
 )
@@ -163,6 +179,7 @@ class Train(Protocol):
 
     model: str
     data: str
+    edits: str
     epochs: int | None
     resume: str
     cache: str
@@ -180,7 +197,7 @@ class Train(Protocol):
 def check_train(
     request: Train, limits: Limits, allowed_models: Collection[str], allowed_loras: Collection[str] = ()
 ) -> None:
-    """Raises one PolicyError. Strangers train the small built-in models on the built-in sets, and not for long."""
+    """Raises one PolicyError. Strangers train the small built-in models on built-in or own sets, and not for long."""
     loras = _lora_problems("earlier", request.earlier, limits, allowed_loras)
     _refuse([*_train_problems(request, limits, allowed_models), *loras])
 
@@ -202,6 +219,11 @@ def check_caption(request: Caption, limits: Limits) -> None:
         for field, allowed in free.items()
         if limits.listed_models_only and not allowed
     )
+
+
+def check_data(data: str, limits: Limits, edits: str = "") -> None:
+    """Raises PolicyError for pictures or edits that may not be looked at. Whose set it is has to be asked beside."""
+    _refuse(_data_problems(data, edits, limits))
 
 
 def _refuse(problems: Iterable[tuple[str, str]]) -> None:
@@ -302,11 +324,10 @@ def _train_problems(request: Train, limits: Limits, allowed_models: Collection[s
         builtin = [name for name in allowed_models if name.startswith(BUILTIN)]
         if request.model not in builtin:
             yield "model", _unlisted(request.model, builtin)
-        if not request.data.startswith(BUILTIN):
-            yield "data", "no folder can be named in a studio that strangers visit; choose a built-in set"
+        yield from _data_problems(request.data, request.edits, limits)
         for index, task in enumerate(request.tasks):
-            if task.data and not task.data.startswith(BUILTIN):
-                yield f"tasks.{index}.data", "no folder can be named in a studio that strangers visit; leave it out"
+            for _, problem in _data_problems(task.data or request.data, "", limits):
+                yield f"tasks.{index}.data", problem
         for field, free in (("epochs", None), ("resume", ""), ("cache", "memory"), ("trackers", ())):
             if getattr(request, field) != free:
                 yield field, "cannot be set in a studio that strangers visit; leave it out"
@@ -320,6 +341,13 @@ def _train_problems(request: Train, limits: Limits, allowed_models: Collection[s
             f"this run is worth {request.evaluations:,} evaluations, and at most {limits.max_training:,} are allowed "
             "here; lower steps, batch_size or samples",
         )
+
+
+def _data_problems(data: str, edits: str, limits: Limits) -> Iterator[tuple[str, str]]:
+    if limits.listed_models_only and not data.startswith(BUILTIN) and not UPLOADED_SET.fullmatch(data):
+        yield "data", "no folder can be named in a studio that strangers visit; choose a built-in set or drop pictures"
+    if limits.listed_models_only and edits and not KEPT_EDITS.fullmatch(edits):
+        yield "edits", "no file can be named in a studio that strangers visit; edit the captions in the page"
 
 
 def _trial_problems(

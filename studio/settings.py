@@ -55,6 +55,11 @@ class Settings:
     launch: Launch | None = None
     open_browser: bool = False
 
+    @property
+    def datasets(self) -> Path:
+        """Where pictures lie that people have put in, and what they changed about these and other sets."""
+        return self.outputs / "datasets"
+
     @classmethod
     def read(cls, argv: Sequence[str], env: Mapping[str, str]) -> Settings:
         """Settings of the page; what cannot be used ends the program with code 2 and a sentence."""

@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     from studio.merging.outlook import Outlook
     from studio.models.store import ModelStore
     from studio.training.outlook import Outlook as Training
+    from studio.training.sets import Library, OwnSets
 
 OWNER = re.compile(r"[A-Za-z0-9_-]{16,64}")
-LOCAL_OWNER = "local"
+LOCAL_OWNER, TRAIN = "local", "train"
 RATES_SEEN = 5  # finished jobs that a time is estimated from
 ALIKE = ("space", "views", "size", "upscale", "candidates")  # what makes one evaluation dearer than another
 ALIKE += ("adapter", "targets", "text_encoder", "resolution", "batch_size", "gradient_checkpointing")
@@ -132,7 +133,7 @@ ENGINES: tuple[Engine, ...] = (
         allow=policy.check_search,
     ),
     Engine(
-        name="train",
+        name=TRAIN,
         title="Train",
         about="a LoRA or its kin learned from pictures; stopped at any step it is usable, and goes on later",
         request="studio.training.request:TrainRequest",
@@ -163,7 +164,13 @@ def make_store(settings: Settings) -> ModelStore:
     hashes = settings.outputs / ".cache" / "hashes.json"
     options = Options(settings.dtype, settings.offload, settings.compiled, hashes)
     return ModelStore(
-        settings.assets, settings.models_dir, settings.device, settings.memory_gb, settings.offline, options
+        settings.assets,
+        settings.models_dir,
+        settings.device,
+        settings.memory_gb,
+        settings.offline,
+        options,
+        settings.datasets,
     )
 
 
@@ -183,6 +190,7 @@ class Workbench:
         )
         self._store: ModelStore | None = None
         self._shelf = Shelf()
+        self._library: Library | None = None
 
     def request(self, engine: str, data: dict[str, Any]) -> BaseModel:
         """``data`` as a request this studio would run; raises RequestError or PolicyError with every problem."""
@@ -195,6 +203,8 @@ class Workbench:
     def submit(self, engine: str, data: dict[str, Any], owner: str) -> str:
         """Check ``data``, queue it, and return the job's id."""
         entry, request, owner = engine_named(engine), self.request(engine, data), self._known(owner)
+        if entry.name == TRAIN:
+            self._check_sets(request, owner)
         return self.jobs.submit(
             lambda on_step, *folder: self._run(entry, request, on_step, *folder),
             engine=entry.name,
@@ -233,6 +243,14 @@ class Workbench:
         offered = any(choice.name == model for choice in self.models())
         return refs.drawable(model, self.settings.assets) if offered else ()
 
+    def sets(self, owner: str) -> OwnSets:
+        """The pictures that an owner may train on, and what this owner changed about them."""
+        from studio.training.sets import Library
+
+        if self._library is None:
+            self._library = Library(self.settings, self.limits)
+        return self._library.of(self._known(owner))
+
     def presets(self, engine: str) -> tuple[presets.Preset, ...]:
         return presets.list_presets(self.settings.presets, engine_named(engine).name)
 
@@ -247,12 +265,18 @@ class Workbench:
         request = self.request("merge", data)
         return _imported("studio.merging.outlook:outlook")(request, self.settings.assets, self.settings.models_dir)
 
-    def training(self, data: dict[str, Any]) -> tuple[Training, Estimate]:
-        """What a training would be and cost, without its model. Raises what its job would, with the field at fault."""
-        from studio.training import preflight
+    def training(self, data: dict[str, Any], owner: str) -> tuple[Training, Estimate]:
+        """What a training would be and cost, without its model. Raises what its job would, with the field at fault.
 
-        request, settings = self.request("train", data), self.settings
-        seen = _imported("studio.training.outlook:outlook")(request, settings.assets, settings.models_dir, self._shelf)
+        Of a request that names no edits, those count that this owner's page shows.
+        """
+        from studio.training import outlook, preflight
+
+        request, settings = self.request(TRAIN, data), self.settings
+        self._check_sets(request, owner)
+        edits = None if request.edits or request.resume else self.sets(owner).edits(request.data)
+        place = outlook.Place(settings.assets, settings.models_dir, settings.datasets, edits)
+        seen = outlook.outlook(request, place, self._shelf)
         asked = seen.to_run(request)
         cost = self.estimate(asked, "train")
         if cost.seconds is not None:
@@ -303,6 +327,11 @@ class Workbench:
     def close(self) -> bool:
         """End all jobs; False if a thread is still at work."""
         return self.jobs.close()
+
+    def _check_sets(self, request: Any, owner: str) -> None:
+        """Raises RequestError for pictures that another owner has put in."""
+        for data in (request.data, *(task.data for task in request.tasks)):
+            self.sets(owner).check(data)
 
     def _known(self, owner: str) -> str:
         """The owner that a browser's token stands for."""

@@ -24,6 +24,7 @@ LAYERS = (
     ),
     (
         "studio.policy",
+        "studio.upload_rules",
         "studio.passes",
         "studio.presets",
         "studio.requests",
@@ -59,6 +60,7 @@ TORCH_FREE = (
     "snapshots",
     "jobs",
     "policy",
+    "upload_rules",
     "passes",
     "presets",
     "requests",
@@ -68,6 +70,7 @@ TORCH_FREE = (
 TORCH_LATE = ("progress", "imaging", "workbench", "__main__", "models.refs", "illusions.request", "illusions.preflight")
 TORCH_LATE += ("training.dataset", "training.buckets", "training.edits", "training.events", "training.launching")
 TORCH_LATE += ("views.specs", "views.permutations", "views.components", "views.view", "views.admission")
+TORCH_LATE += ("training.reading", "training.uploads", "training.sets")
 TORCH_LATE += ("merging.request", "merging.preflight", "merging.fit", "merging.recipe", "models.streams")
 TORCH_LATE += ("merging.trials_request", "merging.trials_preflight", "models.kinds")
 TORCH_LATE += tuple(f"training.{name}" for name in ("request", "preflight", "kinds", "plan", "schedules", "recipe"))

@@ -24,6 +24,7 @@ LIGHT = (
     "studio.training.dataset",
     "studio.training.preflight",
     "studio.training.buckets",
+    "studio.training.sets",
     "app",
 )
 

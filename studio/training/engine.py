@@ -56,7 +56,7 @@ def run(
     _check_folder(request, folder)
     steps = request.all_apart + request.steps
     on_step(Step(0, steps, note="Reading the pictures"))
-    datasets = read_sets(request, models.assets)
+    datasets = read_sets(request, models.assets, models.datasets)
     before = continual.before(request, models.assets, models.models_dir)
     earlier = checkpoints.latest(Path(request.resume).expanduser()) if request.resume else None
     processes.wait()  # until all have read what the first will write anew

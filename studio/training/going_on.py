@@ -14,7 +14,18 @@ from studio.training.request import TrainRequest
 
 # What may differ between a run and the one that goes on from it: nothing that the weights depend on. (Earlier LoRAs
 # are known by their bytes instead of their names.)
-FREE = {"steps", "epochs", "resume", "data", "title", "cache", "patience", "checkpoint_every", "validate_every"}
+FREE = {
+    "steps",
+    "epochs",
+    "resume",
+    "data",
+    "edits",
+    "title",
+    "cache",
+    "patience",
+    "checkpoint_every",
+    "validate_every",
+}
 FREE |= {"earlier", "sample_prompts", "sample_every", "sample_steps", "sample_guidance", "trackers"}
 
 

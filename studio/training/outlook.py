@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from studio.errors import RequestError
 from studio.models.geometry import Geometry, geometry
 from studio.training import going_on
+from studio.training.edits import Edits, named_edits
 from studio.training.plan import Plan
 from studio.training.preflight import data_place, planned_for, planned_for_tasks
 from studio.training.records import Dataset, Problem
@@ -34,9 +35,19 @@ class Outlook:
         return request.model_copy(update={"steps": max(1, steps - self.done), "epochs": None})
 
 
-def outlook(request: TrainRequest, assets: Path, models_dir: Path | None, shelf: Shelf) -> Outlook:
+@dataclass(frozen=True)
+class Place:
+    """Where models and pictures lie. ``edits`` are those that a page shows, in the place of a request's own."""
+
+    assets: Path
+    models_dir: Path | None = None
+    datasets: Path | None = None
+    edits: Edits | None = None
+
+
+def outlook(request: TrainRequest, place: Place, shelf: Shelf) -> Outlook:
     """Of a request that was checked. Raises StudioError with the field at fault, as the run would."""
-    size = geometry(request.model, assets, models_dir) or USUAL
+    size = geometry(request.model, place.assets, place.models_dir) or USUAL
     if size.factor == 1:
         raise RequestError(
             f"model: {request.model} draws in pixels, which cannot be trained here; choose SD, SDXL or SD 3.",
@@ -44,7 +55,9 @@ def outlook(request: TrainRequest, assets: Path, models_dir: Path | None, shelf:
         )
     each = [alone(request, index) for index in range(len(request.tasks))] or [request]
     try:
-        datasets = [_dataset(own, assets, shelf) for own in each]
+        datasets = [
+            _dataset(own, place if own.data == request.data else replace(place, edits=None), shelf) for own in each
+        ]
     except TooMany as many:
         return Outlook(many.count, None)
     examples = [dataset.examples for dataset in datasets]
@@ -57,8 +70,10 @@ def outlook(request: TrainRequest, assets: Path, models_dir: Path | None, shelf:
     return Outlook(sum(dataset.per_epoch for dataset in datasets), plan, done, problems)
 
 
-def _dataset(request: TrainRequest, assets: Path, shelf: Shelf) -> Dataset:
+def _dataset(request: TrainRequest, place: Place, shelf: Shelf) -> Dataset:
     """The pictures of one task, with the captions that are trained; RequestError for ones that cannot be."""
-    dataset = shelf.dataset(data_place(request.data, assets), request.trigger, request.template)
+    where = data_place(request.data, place.assets, place.datasets)
+    edits = named_edits(request.edits, place.datasets) if place.edits is None else place.edits
+    dataset = shelf.dataset(where, request.trigger, request.template, edits)
     dataset.check()
     return captioned(dataset, request)

@@ -20,6 +20,7 @@ from studio.training.methods import METHODS
 from studio.training.plan import Plan, split
 from studio.training.records import Example
 from studio.training.request import ROWS_PER_PICTURE, TrainRequest
+from studio.training.uploads import UPLOAD, files_of
 
 if TYPE_CHECKING:
     from studio.settings import Settings
@@ -156,8 +157,13 @@ def seconds(request: TrainRequest, steps: int, rate: float) -> float:
     return found
 
 
-def data_place(name: str, assets: Path) -> Path:
-    """Where a request's pictures lie: ``builtin:x`` among the assets, anything else as it is."""
+def data_place(name: str, assets: Path, datasets: Path | None = None) -> Path:
+    """Where a request's pictures lie: ``builtin:x`` among the assets, ``upload:id`` in ``datasets``, else as it is."""
+    if name.startswith(UPLOAD):
+        place = files_of(name, datasets)
+        if place is None:
+            raise RequestError("data: these pictures are not here any more; drop them again.", field="data")
+        return place
     if not name.startswith(BUILTIN):
         return Path(name).expanduser()
     known = sorted(BUILTIN + folder.name for folder in (assets / "datasets").glob("*") if folder.is_dir())
@@ -238,5 +244,7 @@ def _check_optimizer(request: TrainRequest) -> None:
 def _made_name(request: TrainRequest) -> str:
     if request.tasks:
         return "+".join(task.name for task in request.tasks)
+    if request.data.startswith(UPLOAD):
+        return request.trigger or "pictures"
     stem = re.split(r"[/\\:]", request.data.rstrip("/\\"))[-1].removesuffix(".zip")
     return request.trigger or stem or "pictures"

@@ -33,7 +33,10 @@ class TrainRequest(BaseModel):
         "builtin:mascot",
         min_length=1,
         max_length=1000,
-        description="A folder or a .zip with pictures and captions, or a built-in set.",
+        description="A folder or a .zip with pictures and captions, a built-in set, or one put in (upload:id).",
+    )
+    edits: str = Field(
+        "", max_length=1000, description="Edited captions and left-out pictures: an edits.json; the page keeps its own."
     )
     method: Method = Field(
         "text_to_image",

@@ -32,7 +32,7 @@ class Shelf:
         self._patience = patience
         self._held: dict[Path, tuple[Signature, Dataset | None]] = {}
 
-    def dataset(self, place: Path, trigger: str, template: str) -> Dataset:
+    def dataset(self, place: Path, trigger: str, template: str, edits: Edits = Edits()) -> Dataset:
         """The set at ``place`` with these words in its captions. Raises TooMany for one that takes too long to read."""
         signature = _signature(place)
         known, whole = self._held.pop(place, (None, None))
@@ -43,7 +43,7 @@ class Shelf:
         self._held[place] = (signature, whole)
         if whole is None:
             raise TooMany(len(signature))
-        return edited(whole, Edits(), trigger=trigger, template=template)
+        return edited(whole, edits, trigger=trigger, template=template)
 
     def _read(self, place: Path) -> Dataset | None:
         until = time.monotonic() + self._patience

@@ -7,23 +7,27 @@ from pathlib import Path
 
 from studio.errors import RequestError
 from studio.training.dataset import read_dataset
+from studio.training.edits import named_edits
 from studio.training.preflight import data_place
 from studio.training.records import Dataset
 from studio.training.request import TrainRequest
 from studio.training.tasks import alone
 
 
-def read_sets(request: TrainRequest, assets: Path) -> tuple[Dataset, ...]:
-    """Raises RequestError for sets that cannot be trained on, with the field that names the set."""
+def read_sets(request: TrainRequest, assets: Path, datasets: Path | None = None) -> tuple[Dataset, ...]:
+    """``datasets``: where pictures lie that people have put in, and their edits.
+
+    Raises RequestError for sets that cannot be trained on, with the field that names the set.
+    """
     if not request.tasks:
-        return (read_set(request, assets),)
-    return tuple(_of_task(request, index, assets) for index in range(len(request.tasks)))
+        return (read_set(request, assets, datasets),)
+    return tuple(_of_task(request, index, assets, datasets) for index in range(len(request.tasks)))
 
 
-def read_set(request: TrainRequest, assets: Path) -> Dataset:
+def read_set(request: TrainRequest, assets: Path, datasets: Path | None = None) -> Dataset:
     """The pictures of one task, their captions as they are trained."""
-    place = data_place(request.data, assets)
-    dataset = read_dataset(place, trigger=request.trigger, template=request.template)
+    place, edits = data_place(request.data, assets, datasets), named_edits(request.edits, datasets)
+    dataset = read_dataset(place, trigger=request.trigger, template=request.template, edits=edits)
     dataset.check()
     return captioned(dataset, request)
 
@@ -37,9 +41,9 @@ def captioned(dataset: Dataset, request: TrainRequest) -> Dataset:
     return replace(dataset, examples=examples, problems=problems)
 
 
-def _of_task(request: TrainRequest, index: int, assets: Path) -> Dataset:
+def _of_task(request: TrainRequest, index: int, assets: Path, datasets: Path | None) -> Dataset:
     try:
-        return read_set(alone(request, index), assets)
+        return read_set(alone(request, index), assets, datasets)
     except RequestError as error:
         if request.tasks[index].model_dump().get(error.field or ""):  # the task's own, not the request's
             error.field = f"tasks.{index}.{error.field}"

@@ -128,6 +128,7 @@ def alone(request: TrainRequest, index: int) -> TrainRequest:
         update={
             "method": "dreambooth" if task.prompt else "text_to_image",
             "data": task.data or request.data,
+            "edits": "" if task.data else request.edits,
             "instance_prompt": task.prompt,
             "trigger": task.trigger or request.trigger,
             "steps": max(1, request.steps_apart),

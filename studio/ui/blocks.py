@@ -12,7 +12,7 @@ import gradio as gr
 
 from studio.illusions.request import IllusionRequest
 from studio.requests import parse
-from studio.ui import api, events, guard, live, merge_events, theme, train_events
+from studio.ui import api, events, guard, live, merge_events, theme, train_events, train_pictures_events
 from studio.ui.desk import ENGINE, Desk
 from studio.ui.examples import Examples
 from studio.ui.files import Files
@@ -132,7 +132,7 @@ def launch(page: Page, workbench: Workbench, **options: Any) -> tuple[Any, str, 
         "mcp_server": False,
         "ssr_mode": False,
         "pwa": False,
-        "max_file_size": workbench.limits.max_upload_bytes,
+        "max_file_size": workbench.limits.max_file_bytes,
         "allowed_paths": [],
         "state_session_capacity": 500,
         "footer_links": [],  # light and dark stand in the top bar
@@ -179,7 +179,12 @@ def _top_bar(desk: Desk, form: IllusionForm, request: IllusionRequest) -> TopBar
             form.note("model")
         pill = pressable(elem_id="pill")
         toggle = {"type": "button", "cls": "btn is-quiet", "data_look": True, "aria_label": "Light or dark"}
-        veil = tag("div", "Drop the file to restore its settings", id="drop-veil")
+        veil = tag(
+            "div",
+            tag("span", "Drop the file to restore its settings", cls="for-settings"),
+            tag("span", "Drop pictures, captions or a .zip", cls="for-pictures"),
+            id="drop-veil",
+        )
         place(joined(tag("button", icon("look"), **toggle), veil), elem_id="look")
     form.add("model", model)
     return TopBar(model, chip, pill)
@@ -226,6 +231,7 @@ def _wire(
     keep(page, trainings.form, kept["train"])
     events.wire(illusions)
     merge_events.wire(merges, page, drawn.merge_tab)
+    train_pictures_events.wire(trainings.pictures, page, drawn.train_tab)
     train_events.wire(trainings, page, drawn.train_tab)
     shown.timer.tick(partial(live.tick, desk, shown), shown.followed, shown.pulled, trigger_mode="once", **QUIET)
     news = [shown.me, shown.said, *shown.keys]

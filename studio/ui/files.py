@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from studio.training import folder as training
 from studio.ui import train_result
+from studio.ui.picture_files import PictureFiles
 
 if TYPE_CHECKING:
     from studio.ui.examples import Examples
@@ -43,6 +44,7 @@ class Files:
         self._workbench, self._examples = workbench, examples
         self._secret = secrets.token_bytes(32)
         self._jobs: dict[str, tuple[str, str]] = {}
+        self.pictures = PictureFiles(workbench)
 
     def link(self, job_id: str, owner: str, name: str, width: int | None = None) -> str:
         """The address of one of a job's files, or of a thumbnail of it."""
@@ -57,6 +59,7 @@ class Files:
         return [
             Route("/outputs/{token}/{name}", self._output, methods=["GET"]),
             Route("/examples/{slug}/{name}", self._example, methods=["GET"]),
+            *self.pictures.routes(),
         ]
 
     async def _output(self, request: Request) -> Response:

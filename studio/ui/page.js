@@ -96,7 +96,7 @@
     openFoldsWithErrors();
   }
 
-  const ANSWERS = ".stage-place, #said, #history, #queue, #notice, #comparison, #pill, .note";
+  const ANSWERS = ".stage-place, #pictures, #said, #history, #queue, #notice, #comparison, #pill, .note";
   const answered = (changes) => changes.some((change) => change.target.closest?.(ANSWERS));
 
   // On a phone the result stands above the recipe: who runs it wants to see it.
@@ -335,9 +335,10 @@
     }
   }, true);
 
-  // A picture dropped anywhere restores its settings, as if it had been chosen with the button.
+  // A picture dropped anywhere restores its settings, as if it had been chosen with the button; but pictures.js takes
+  // what is dropped where pictures are trained on.
   const carriesFile = (event) => [...(event.dataTransfer?.types || [])].includes("Files");
-  const target = () => findShown("button.restore-upload")?.closest(".starts-head")?.querySelector("input[type=file]");
+  const target = () => !findShown("#train-drop") && findShown("button.restore-upload")?.closest(".starts-head")?.querySelector("input[type=file]");
   let depth = 0;
   const veil = (on) => document.body.classList.toggle("is-dropping", on);
 

@@ -10,10 +10,22 @@ from gradio.themes.utils import colors, fonts, sizes
 HERE = Path(__file__).parent
 STYLES = tuple(
     HERE / "css" / f"{name}.css"
-    for name in ("pieces", "frame", "form", "action", "stage", "result", "merge", "strip", "train", "history")
+    for name in (
+        "pieces",
+        "frame",
+        "form",
+        "action",
+        "stage",
+        "result",
+        "merge",
+        "strip",
+        "train",
+        "pictures",
+        "history",
+    )
 )
 OUTER_STYLE = HERE / "css" / "tokens.css"
-SCRIPTS = (HERE / "page.js", HERE / "merge.js")
+SCRIPTS = (HERE / "page.js", HERE / "merge.js", HERE / "pictures.js")
 FAVICON = HERE / "favicon.png"
 
 # gradio ships these two families and LocalFont serves them from here. Of most families it ships, and of the semibold of

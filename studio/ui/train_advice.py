@@ -29,12 +29,12 @@ class Advice:
     notes: Mapping[str, Markup] = field(default_factory=dict)
 
 
-def of(workbench: Workbench, form: TrainForm, values: Values, *, refused: bool = False) -> Advice:
+def of(workbench: Workbench, form: TrainForm, values: Values, owner: str, *, refused: bool = False) -> Advice:
     """All that can be said of the form as it stands. An empty field is no mistake unless it was just ``refused``."""
     data = form.request(values)
     empty = [name for name in NOT_YET if name in data and not str(data[name] or "").strip()]
     try:
-        seen, cost = workbench.training(data)
+        seen, cost = workbench.training(data, owner)
     except StudioError as error:
         found = form.problems(error)
         notes = {name: note for name, note in found.items() if refused or name not in empty}

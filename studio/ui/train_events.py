@@ -23,6 +23,7 @@ from studio.ui.place import pressed
 from studio.ui.tabs.train import TAB, TrainTab
 from studio.ui.train_data import kind_of, options_of
 from studio.ui.train_form import AT_HAND, ENGINE
+from studio.ui.train_pictures_events import Pictures
 from studio.ui.train_uses import in_illusions, in_merge
 from studio.workbench import new_owner
 
@@ -36,9 +37,10 @@ class Trainings:
         self.desk, self.tab, self.form, self.live = desk, tab, tab.form, shown
         self.illusions, self.merges = others
         self.stage = shown.on(TAB)
+        self.pictures = Pictures(desk, self.form.source, tab.pane, shown.me)
 
     def train(self, values: Values) -> Updates:
-        return self._submit(self.form.request(values), values)
+        return self._submit(self.form.request(values), values, as_shown=True)
 
     def adapt(self, values: Values) -> Updates:
         """Another method or kind: what it asks for is shown."""
@@ -63,7 +65,8 @@ class Trainings:
     def advise(self, values: Values) -> Updates:
         """The plan and notes for the recipe as it stands; errors of the last run go when it changes."""
         refused = values[self.tab.refused] == self.form.request(values)
-        found = train_advice.of(self.desk.workbench, self.form, values, refused=refused)
+        owner = live.owner_of(values[self.live.me]) or new_owner()
+        found = train_advice.of(self.desk.workbench, self.form, values, owner, refused=refused)
         return self.form.written(found.notes) | {self.tab.cost: found.plan}
 
     def list_models(self) -> Any:
@@ -81,17 +84,18 @@ class Trainings:
         if request is None:
             return self._nothing()
         if act == "restore":
-            return self.restored(request, "The settings are in the form")
+            return self.restored(request, "The settings are in the form", owner=owner)
         if act in ("resume", "go-on"):
             return self._go_on(act, key, owner, values)
         if act in ("use-illusions", "use-merge"):
             return self._use(act, key, owner, data.get("slot", ""), values)
         return self._nothing()
 
-    def upload(self, path: str | None) -> Updates:
+    def upload(self, path: str | None, me: object) -> Updates:
         """A chosen LoRA or sample: its recipe goes into the form, or one sentence says why not."""
         if not path:
             return self._nothing()
+        owner = live.owner_of(me)
         try:
             if Path(path).suffix.lower() in PICTURES:
                 recipe = self.desk.workbench.restore(Path(path))
@@ -101,13 +105,17 @@ class Trainings:
             return self._problem(StudioError(str(error), field="restore"))
         if recipe["engine"] != ENGINE:
             return self._problem(StudioError("This was made on another tab; drop it there.", field="restore"))
-        return self.restored(recipe["request"], f"The recipe of {Path(path).name} is in the form")
+        return self.restored(recipe["request"], f"The recipe of {Path(path).name} is in the form", owner=owner)
 
-    def restored(self, request: Mapping[str, Any], said: str, engine: str = ENGINE) -> Updates:
-        """A result's or a file's settings in the form, to begin anew with."""
-        note = tag("p", f"{said}.", cls="is-done")
+    def restored(self, request: Mapping[str, Any], said: str, engine: str = ENGINE, owner: str = "") -> Updates:
+        """A result's or a file's settings in the form, and the captions that ``owner`` edited for it, to begin anew."""
+        try:
+            self.pictures.taken_up(request, owner)
+        except StudioError as error:  # the pictures are gone, or somebody else's
+            said = f"{said}, but its pictures are not as they were: {error}"
+        note = tag("p", f"{said.rstrip('.')}.", cls="is-done")
         updates = self.form.filled({**request, "resume": ""}) | self.form.written({"restore": note})
-        return updates | {self.live.said: live.spoken(f"{said}.")}
+        return updates | {self.live.said: live.spoken(f"{said.rstrip('.')}.")}
 
     def _preset(self, slug: str, values: Values) -> Updates:
         preset = next((each for each in self.desk.workbench.presets(ENGINE) if each.slug == slug), None)
@@ -124,6 +132,7 @@ class Trainings:
         request = {**snapshot.request, "resume": str(snapshot.folder.absolute())}
         if act == "resume":
             # The form is for the next run, which is to begin anew.
+            self.restored(request, "", owner=owner)  # its captions are those that are shown from now on
             return self.form.filled({**request, "resume": ""}) | self._submit(request, values)
         steps = request["steps"] if request["epochs"] is None and request["steps"] > done else 2 * done
         said = "The settings are in the form: say how many steps it shall have in all, then press Train"
@@ -141,11 +150,14 @@ class Trainings:
         updates, said = use(form, values, found.request, path.absolute())
         return updates | {self.live.said: live.spoken(said)}
 
-    def _submit(self, data: Mapping[str, Any], values: Values) -> Updates:
+    def _submit(self, data: Mapping[str, Any], values: Values, *, as_shown: bool = False) -> Updates:
+        """``as_shown``: with the captions as this page shows them, and not those that ``data`` names."""
         owner, workbench = live.owner_of(values[self.live.me]) or new_owner(), self.desk.workbench
         try:
-            workbench.training(dict(data))
-            job_id = workbench.submit(ENGINE, dict(data), owner)
+            edits = self.pictures.edits_of(str(data["data"]), owner) if as_shown else data.get("edits", "")
+            asked = {**data, "edits": edits}
+            workbench.training(asked, owner)
+            job_id = workbench.submit(ENGINE, asked, owner)
         except StudioError as error:
             return self._problem(error) | {self.tab.refused: dict(data)}
         return self.form.written({}) | live.show(self.desk, self.live, TAB, values[self.live.me], job_id, owner)
@@ -176,9 +188,9 @@ def wire(handlers: Trainings, page: gr.Blocks, own: gr.Tab) -> None:
     results = [*answers, *own_parts, *_of_others(handlers)]
     for place in (tab.presets, tab.stage):
         place.press(handlers.press, read, results, **QUIET)
-    tab.upload.upload(handlers.upload, tab.upload, results, **QUIET)
+    tab.upload.upload(handlers.upload, [tab.upload, shown.me], results, **QUIET)
     own.select(handlers.list_models, None, form.controls["model"], **QUIET)
-    page.load(handlers.advise, form.inputs | {tab.refused}, [*form.places(), tab.cost], **QUIET)
+    page.load(handlers.advise, form.inputs | {tab.refused, shown.me}, [*form.places(), tab.cost], **QUIET)
     _wire_form(handlers)
 
 
@@ -192,7 +204,7 @@ def _wire_form(handlers: Trainings) -> None:
     rate = controls["learning_rate"]
     controls["optimizer"].select(handlers.choose_optimizer, rate, rate, **QUIET)
     changes = [control.change for control in controls.values()]
-    read = form.inputs | {tab.refused}
+    read = form.inputs | {tab.refused, handlers.live.me}
     gr.on(changes, handlers.advise, read, [*form.places(), tab.cost], trigger_mode="always_last", **QUIET)
     form.dice.click(None, None, controls["seed"], js=f"() => Math.floor(Math.random() * {SEEDS})", **QUIET)
 

@@ -59,7 +59,7 @@ def build(form: TrainForm, desk: Desk, first: Mapping[str, Any]) -> None:
         )
         form.add("model", picker)
         form.note("model")
-    train_source.build(form, desk)
+    form.source = train_source.build(form, desk)
     _essentials(form, named)
     with gr.Accordion("More", open=False, elem_classes="fold", elem_id="train-more") as form.more:
         _adapter(form, named)

@@ -10,6 +10,7 @@ import gradio as gr
 
 from studio.ui import train_data, train_showing
 from studio.ui.form import Form, Updates, Values, combined
+from studio.ui.train_source import Source
 
 ENGINE = "train"
 AT_HAND = ("model", "data", "trigger", "template", "method", "instance_prompt", "adapter", "steps")
@@ -21,6 +22,7 @@ class TrainForm(Form):
     """Components by field name; ``shown``: columns by the names of what stands in them, shown where it is asked for."""
 
     shown: dict[str, gr.Column] = field(default_factory=dict)
+    source: Source | None = None
     kind_help: gr.HTML | None = None
     dice: gr.Button | None = None
     more: gr.Accordion | None = None

@@ -11,7 +11,7 @@ from studio.errors import Cancelled, RequestError, StudioError
 from studio.models.geometry import geometry
 from studio.models.store import ModelStore
 from studio.training import preflight
-from studio.training.outlook import outlook
+from studio.training.outlook import Place, outlook
 from studio.training.shelf import Shelf, TooMany
 from tests.training.asked import asked, save_set
 
@@ -30,7 +30,7 @@ def uneven(tmp_path_factory):
 
 
 def seen(request, store, shelf=None):
-    return outlook(request, store.assets, store.models_dir, shelf or Shelf())
+    return outlook(request, Place(store.assets, store.models_dir), shelf or Shelf())
 
 
 ASKED = [
@@ -116,7 +116,7 @@ def test_what_stands_in_a_run_s_way_is_said_before_it(uneven, tiny_store, tmp_pa
 
 def test_a_model_that_draws_in_pixels_is_refused_before_it_is_loaded(uneven, tiny_prx, assets):
     with pytest.raises(RequestError, match="draws in pixels") as refused:
-        outlook(asked(uneven, model=str(tiny_prx)), assets, None, Shelf())
+        outlook(asked(uneven, model=str(tiny_prx)), Place(assets), Shelf())
     assert refused.value.field == "model"
 
 
@@ -184,7 +184,7 @@ def test_a_set_that_takes_too_long_is_counted_and_not_tried_again(tmp_path, tiny
     for _ in range(2):
         with pytest.raises(TooMany):
             shelf.dataset(place, "", "x")
-    found = outlook(asked(place, epochs=3), tiny_store.assets, tiny_store.models_dir, shelf)
+    found = outlook(asked(place, epochs=3), Place(tiny_store.assets, tiny_store.models_dir), shelf)
     assert found.plan is None
     assert found.pictures == 6  # with their captions
 

@@ -49,8 +49,8 @@ def world(assets, tmp_path_factory):
     """Folders of a small studio: the built-in models, presets "first" and "three", an example of "first"."""
     root = tmp_path_factory.mktemp("studio")
     (root / "assets").mkdir()
-    (root / "assets" / "models").symlink_to(assets / "models")
-    (root / "assets" / "datasets").symlink_to(assets / "datasets")
+    for name in ("models", "datasets"):
+        (root / "assets" / name).symlink_to(assets / name)
     for slug, title, request in (("first", "Turn it over", SMALL), ("three", "Three heads", THREE)):
         path = root / "presets" / "illusion" / f"{slug}.json"
         path.parent.mkdir(parents=True, exist_ok=True)

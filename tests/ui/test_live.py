@@ -234,7 +234,7 @@ def test_nothing_beyond_the_page_is_served(home, path):
 
 def test_an_upload_beyond_the_limit_is_refused(shared):
     bench, address = shared
-    big = b"x" * (bench.limits.max_upload_bytes + 1024)
+    big = b"x" * (bench.limits.max_file_bytes + 1024)
     head = b'--b\r\nContent-Disposition: form-data; name="files"; filename="big.png"\r\n\r\n'
     request = urllib.request.Request(
         f"{address}/gradio_api/upload",
@@ -260,7 +260,7 @@ def test_a_poll_that_brings_nothing_new_sends_nothing(home):
     """The same tick twice in one session: the second answer only skips."""
     _, address = home
     config = json.loads(get(address, "/config")[2])
-    (timer,) = [part["id"] for part in config["components"] if part["type"] == "timer"]
+    timer, *_ = [part["id"] for part in config["components"] if part["type"] == "timer"]
     tick = next(d for d in config["dependencies"] if [timer, "tick"] in [list(t) for t in d["targets"]])
     data = [{"owner": ANN}, *[None] * (len(tick["inputs"]) - 1)]
     call = {"fn_index": tick["id"], "data": data, "session_hash": uuid.uuid4().hex}

@@ -12,7 +12,7 @@ from studio.requests import parse
 from studio.settings import Settings
 from studio.training import preflight
 from studio.training.kinds import KINDS
-from studio.training.outlook import outlook
+from studio.training.outlook import Place, outlook
 from studio.training.preflight import OPTIMIZERS
 from studio.training.request import TrainRequest
 from studio.training.shelf import Shelf
@@ -58,7 +58,7 @@ def handlers(form):
 
 
 def _tab(form):
-    parts = dict.fromkeys(("presets", "upload", "train", "stop", "stage", "refused"))
+    parts = dict.fromkeys(("presets", "upload", "train", "stop", "stage", "pane", "refused"))
     return TrainTab(form=form, cost=gr.HTML(), **parts)
 
 
@@ -114,7 +114,7 @@ def test_every_preset_can_run_and_comes_back_the_same_from_the_form(form, preset
     request = parse(TrainRequest, preset.request)
     check_train(request, limits_for(Settings(profile="local")), ["builtin:emoji"])
     preflight.check(request)
-    seen = outlook(request, SETTINGS.assets, None, Shelf())
+    seen = outlook(request, Place(SETTINGS.assets), Shelf())
     assert seen.plan.steps == request.steps
     assert not [problem for problem in seen.problems if problem.kind == "uncaptioned"]
     assert preset.description
@@ -185,7 +185,7 @@ def test_only_what_is_installed_is_offered_to_optimise_with_and_another_one_is_r
     assert offered == [name for name, entry in OPTIMIZERS.items() if entry.here]
     missing = [name for name in OPTIMIZERS if name not in offered]
     for name in missing:
-        found = train_advice.of(bench, form, values(form, optimizer=name, learning_rate="1e-4"))
+        found = train_advice.of(bench, form, values(form, optimizer=name, learning_rate="1e-4"), "")
         assert "is not installed" in found.notes["optimizer"]
 
 
@@ -205,7 +205,7 @@ def test_the_learning_rate_follows_an_optimiser_but_what_a_person_wrote_stays(ha
 
 
 def test_the_plan_says_pictures_steps_epochs_and_time(bench, form):
-    found = train_advice.of(bench, form, values(form, steps=140, batch_size=4))
+    found = train_advice.of(bench, form, values(form, steps=140, batch_size=4), "")
     assert "24 pictures, 2 held out, 140 steps = 23.3 epochs, about" in found.plan
     assert found.notes == {}
 
@@ -231,16 +231,16 @@ def test_the_plan_says_pictures_steps_epochs_and_time(bench, form):
     ],
 )
 def test_what_is_wrong_stands_beside_its_field_before_anything_runs(bench, form, changed, field, said):
-    found = train_advice.of(bench, form, values(form, **changed))
+    found = train_advice.of(bench, form, values(form, **changed), "")
     assert said in found.notes[field]
     assert form.place(field) is not None
 
 
 def test_an_empty_field_is_asked_for_and_is_an_error_only_once_it_was_refused(bench, form):
     empty = values(form, method="dreambooth")
-    assert train_advice.of(bench, form, empty).notes == {}
-    assert "Fill in what is missing" in train_advice.of(bench, form, empty).plan
-    assert list(train_advice.of(bench, form, empty, refused=True).notes) == ["instance_prompt"]
+    assert train_advice.of(bench, form, empty, "").notes == {}
+    assert "Fill in what is missing" in train_advice.of(bench, form, empty, "").plan
+    assert list(train_advice.of(bench, form, empty, "", refused=True).notes) == ["instance_prompt"]
 
 
 def test_a_first_visit_leaves_the_form_as_it_was_drawn_and_only_fitting_values_come_back(form):

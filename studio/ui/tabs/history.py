@@ -30,7 +30,7 @@ class Handlers(Protocol):
     form: Form
     stage: live.Stage
 
-    def restored(self, request: Mapping[str, Any], said: str, engine: str) -> Updates: ...
+    def restored(self, request: Mapping[str, Any], said: str, engine: str, owner: str) -> Updates: ...
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def wire(tab: HistoryTab, desk: Desk, shown: live.Live, makers: Sequence[Handler
             maker = by_tab[drawing_of(engine).tab]
             updates = live.show(desk, shown, maker.stage.tab, me, job)
             if act == "restore":
-                updates |= maker.restored(desk.request(job, owner) or {}, "The settings are in the form", engine)
+                updates |= maker.restored(desk.request(job, owner) or {}, "The settings are in the form", engine, owner)
             return updates
         return nothing
 

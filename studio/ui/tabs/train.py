@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from studio.ui import stage, train_fields
+from studio.ui import stage, train_fields, train_pictures
 from studio.ui.advice import cost_line
 from studio.ui.desk import EMPTY, Desk
 from studio.ui.markup import tag
 from studio.ui.place import place, pressable
 from studio.ui.presets import preset_strip
 from studio.ui.train_form import ENGINE, TrainForm
+from studio.ui.train_pictures import Pane
 
 if TYPE_CHECKING:
     from studio.workbench import Workbench
@@ -34,6 +35,7 @@ class TrainTab:
     stop: gr.Button
     cost: gr.HTML
     stage: gr.HTML
+    pane: Pane
     refused: gr.State
 
 
@@ -63,10 +65,10 @@ def draw(desk: Desk, form: TrainForm) -> TrainTab:
                 form.note("recipe")
                 cost = place(cost_line(""), elem_id="train-cost")
         with gr.Column(elem_classes="result-column"):
-            # The pane of the pictures that are trained on stands here, above what they teach.
             shown = pressable(stage.empty(*EMPTY[TAB]), elem_id="train-stage", elem_classes="stage-place")
+            pane = train_pictures.build()
     train_fields.set_first(form, first)
-    return TrainTab(form, presets, upload, train, stop, cost, shown, gr.State(None))
+    return TrainTab(form, presets, upload, train, stop, cost, shown, pane, gr.State(None))
 
 
 def first_training(workbench: Workbench) -> dict[str, Any]:
