@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from studio.jobs import Snapshot
 
 THUMB = 256  # pixels, of samples in rows
-ROWS = 40  # of samples that are listed
+ROWS, LIVE_ROWS = 40, 8  # of samples that are listed; while it runs they are sent with every pull
 HELP = {
     "loss": "How far the network's answer is from the noise that was added: a mean of the last steps. Lower is better. "
     "Min-SNR weighting makes it smaller than what validation measures.",
@@ -82,7 +82,8 @@ def values_of(data: Mapping[str, Any]) -> dict[int, float]:
 def learned(rows: Sequence[Row], prompts: Sequence[str], link: Link, drawn: Markup, *, wanted: bool = False) -> Markup:
     """The newest samples large, the curves, then every step as a row; the same while it runs and when it is done."""
     newest = samples(rows, prompts, link, wanted=wanted)
-    return joined(newest, drawn, _rows(rows, prompts, link) if rows[1:] else NOTHING)
+    most = LIVE_ROWS if wanted else ROWS
+    return joined(newest, drawn, _rows(rows, prompts, link, most) if rows[1:] else NOTHING)
 
 
 def samples(rows: Sequence[Row], prompts: Sequence[str], link: Link, *, wanted: bool = False) -> Markup:
@@ -110,14 +111,20 @@ def _picture(source: str, prompt: str, row: Row) -> Markup:
     return tag("img", src=source, alt=f"{prompt}, {said(row)}", decoding="sync")
 
 
-def _rows(rows: Sequence[Row], prompts: Sequence[str], link: Link) -> Markup:
+def _rows(rows: Sequence[Row], prompts: Sequence[str], link: Link, most: int) -> Markup:
     """A row for each step, the newest first, a column for each prompt."""
-    shown = list(reversed(rows))[:ROWS]
+    shown = listed(rows, most)
     head = tag("tr", tag("td"), *[tag("th", prompt, scope="col", title=prompt) for prompt in prompts])
     body = [tag("tr", _step(row), *_cells(row, prompts, link), cls="is-best" if row.best else None) for row in shown]
     table = tag("table", tag("thead", head), tag("tbody", *body))
     title = tag("h3", "Step by step", tag("small", "each column from the same noise"))
     return joined(title, tag("div", table, cls="scroll steps"))
+
+
+def listed(rows: Sequence[Row], most: int) -> list[Row]:
+    """The newest first; of many the latest, and always the first and the best, to see where it came from."""
+    latest = {row.step for row in rows[-most:]} | {rows[0].step}
+    return [row for row in reversed(rows) if row.step in latest or row.best]
 
 
 def _step(row: Row) -> Markup:

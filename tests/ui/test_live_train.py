@@ -200,6 +200,7 @@ def test_strangers_train_what_is_built_in_and_name_no_folder(shared, own):
     assert bench.history(EVE) == ()
 
 
+@pytest.mark.slow
 def test_a_stranger_s_run_shows_no_path_and_offers_nothing_that_needs_one(shared):
     bench, address = shared
     data = {"data": "builtin:mascot", "steps": 2, "validation_share": 0.0}
@@ -216,6 +217,7 @@ def test_a_stranger_s_run_shows_no_path_and_offers_nothing_that_needs_one(shared
     assert len(bench.history(GUEST)) == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_a_killed_studio_left_goes_on_after_a_restart(world, own):
     from dataclasses import replace
 

@@ -245,3 +245,20 @@ def test_a_curve_says_in_words_what_it_shows_and_draws_the_rate_only_where_it_ch
     flat = [[*point[:3], 0.1] for point in POINTS]
     assert "Learning rate over steps" not in curve.drawn({"points": flat}, 200, "c")
     assert train_stage.large(9) == "views learned n-4-wide"
+
+
+def test_of_many_samples_the_latest_are_listed_and_always_the_first_and_the_best():
+    rows = [train_stage.Row(step, ("x.png",), best=step == 300) for step in range(0, 10_000, 100)]
+    shown = [row.step for row in train_stage.listed(rows, 3)]
+    assert shown == [9900, 9800, 9700, 300, 0]
+
+
+def test_what_is_sent_with_every_pull_stays_small(tmp_path):
+    place = tmp_path / PLACE / SAMPLES
+    place.mkdir(parents=True)
+    for step in range(0, 10_000, 100):
+        for index in (0, 1):
+            (place / f"{step:08d}-{index}.png").touch()
+    many = [[step, 1 / step, 2 / step, 0.002 / step] for step in range(1, 480)]
+    data = CURVES | {"points": many, "validation": [[step, 0.3] for step in range(1, 480)], "words": ""}
+    assert len(drawn_on_stage(running(tmp_path, data=data, total=100_000))) < 24_000

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 TAB = "train"
 FIRST = "learn-the-duckrabbit"  # the preset that a first visit finds in the form
-PAUSE = "Ends after this step: a usable LoRA is saved, and Resume goes on from there"
 
 
 @dataclass
