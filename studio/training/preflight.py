@@ -14,6 +14,7 @@ from studio.errors import RequestError, UnknownNameError, shortened
 from studio.models.refs import BUILTIN
 from studio.requests import own_options
 from studio.training.buckets import Size, batch_count, bucket_sizes, nearest_bucket, step_for
+from studio.training.captions import check_words
 from studio.training.kinds import KINDS, Kind, Options
 from studio.training.plan import Plan, split
 from studio.training.records import Example
@@ -58,6 +59,7 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
 
 def check(request: TrainRequest, settings: Settings | None = None) -> None:
     """Raises RequestError for settings that do not fit together; no file is looked at."""
+    check_words(request.trigger, request.template)
     _check_kind(request)
     _check_optimizer(request)
     if request.epochs is None and request.warmup_steps >= request.steps:
