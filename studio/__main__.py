@@ -16,6 +16,7 @@ from typing import Any, TextIO
 from pydantic import BaseModel
 
 from studio import __version__, requests, runs
+from studio.engines import ENGINES, Engine, engine_named
 from studio.errors import Cancelled, RequestError, StudioError
 from studio.illusions import bench_command
 from studio.imaging import read_recipe
@@ -30,7 +31,7 @@ from studio.settings import (
     prepare_environment,
 )
 from studio.training import commands as training_commands
-from studio.workbench import ENGINES, Engine, engine_named, make_store
+from studio.workbench import make_store
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 BAR = 24  # characters

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 from studio import passes
 from studio.errors import PolicyError, nearest, shortened
+from studio.judged import Caption, Illusion, Merge, Search, Strip, Train, Trials
 from studio.settings import Settings
 
 SCORER = "builtin:clip"
@@ -21,25 +21,6 @@ UPLOAD_FORMATS = ("PNG", "JPEG", "WEBP")
 UPLOADED_SET = re.compile(r"upload:[0-9a-f]{32}")  # pictures that a person has put in, under a name nobody can guess
 KEPT_EDITS = re.compile(r"[0-9a-f]{64}")  # edited captions as they were when a run began, named by their SHA-256
 PART_ACTION = re.compile(r"merge|none|[a-h]|-?[0-9.]{1,8}")  # what may become of a part of a merge, but for files
-
-
-class Illusion(Protocol):
-    """What these rules look at of a request for an illusion."""
-
-    model: str
-    prompts: tuple[str, ...]
-    negative_prompt: str
-    views: tuple[str, ...]
-    steps: int
-    candidates: int
-    partners: tuple[str, ...]
-    upscale: int
-    upscale_strength: float
-    scorer: str
-    size: int | None
-    adapters: dict[str, str]
-    adapter_study: bool
-    space: passes.Space
 
 
 @dataclass(frozen=True)
@@ -115,41 +96,6 @@ def check_illusion(
     _refuse([*_illusion_problems(request, limits, allowed_models), *_adapter_problems(request, limits, allowed_loras)])
 
 
-class Merge(Protocol):
-    """What these rules look at of a request for a merge."""
-
-    models: tuple[str, ...]
-    adapters: tuple[str, ...]
-    parts: Mapping[str, str]
-    rules: tuple[Any, ...]
-    target: str
-
-
-class Trials(Protocol):
-    """What these rules look at of a request to draw with a merge. ``rows``: the network's, for a step of a prompt."""
-
-    merge: Merge
-    prompts: tuple[str, ...]
-    negative_prompt: str
-    steps: int
-    scorer: str
-
-    def rows(self, prompt: str) -> int: ...
-
-
-class Strip(Trials, Protocol):
-    """A preview of a merge, at each of the ``points`` of alpha."""
-
-    points: tuple[float | None, ...]
-
-
-class Search(Trials, Protocol):
-    """A search for the best alphas."""
-
-    seeds: int
-    trials: int
-
-
 def check_merge(
     request: Merge, limits: Limits, allowed_models: Collection[str], allowed_loras: Collection[str] = ()
 ) -> None:
@@ -174,40 +120,12 @@ def check_search(
     _refuse(problems)
 
 
-class Train(Protocol):
-    """What these rules look at of a request to train."""
-
-    model: str
-    data: str
-    edits: str
-    epochs: int | None
-    resume: str
-    cache: str
-    trackers: tuple[str, ...]
-    resolution: int | None
-    sample_steps: int
-    checkpoint_every: int
-    earlier: tuple[str, ...]
-    tasks: Sequence[Any]  # each with its own ``data``
-
-    @property
-    def evaluations(self) -> int: ...
-
-
 def check_train(
     request: Train, limits: Limits, allowed_models: Collection[str], allowed_loras: Collection[str] = ()
 ) -> None:
     """Raises one PolicyError. Strangers train the small built-in models on built-in or own sets, and not for long."""
     loras = _lora_problems("earlier", request.earlier, limits, allowed_loras)
     _refuse([*_train_problems(request, limits, allowed_models), *loras])
-
-
-class Caption(Protocol):
-    """What these rules look at of a request for captions."""
-
-    data: str
-    model: str
-    write: str
 
 
 def check_caption(request: Caption, limits: Limits) -> None:

@@ -23,6 +23,7 @@ LAYERS = (
         "studio.jobs",
     ),
     (
+        "studio.judged",
         "studio.policy",
         "studio.upload_rules",
         "studio.passes",
@@ -35,7 +36,7 @@ LAYERS = (
     ),
     ("studio.merging", "studio.training", "studio.illusions", "studio.guidance", "studio.scoring"),
     ("studio.builtin",),
-    ("studio.workbench",),
+    ("studio.engines", "studio.workbench"),
     ("studio.ui", "studio.__main__"),
     ("app",),
 )

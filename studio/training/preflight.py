@@ -15,6 +15,7 @@ from studio.models.refs import BUILTIN
 from studio.requests import own_options
 from studio.training import tasks, trackers
 from studio.training.buckets import Size, batch_count, bucket_sizes, nearest_bucket, step_for
+from studio.training.captions import check_words
 from studio.training.kinds import KINDS, Kind, Options
 from studio.training.methods import METHODS
 from studio.training.plan import Plan, split
@@ -63,6 +64,7 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
 def check(request: TrainRequest, settings: Settings | None = None) -> None:
     """Raises RequestError for settings that do not fit together; of files only earlier LoRAs are looked at."""
     _check_method(request)
+    check_words(request.trigger, request.template)
     _check_kind(request)
     _check_earlier(request, settings)
     _check_optimizer(request)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PROJECT = "duckrabbit"
-NOT_TOLD = {"data", "model", "resume", "trackers", "class_prompt", "instance_prompt"}
+NOT_TOLD = {"data", "edits", "model", "resume", "earlier", "tasks", "trackers", "class_prompt", "instance_prompt"}
 WANDB_HOST, WANDB_KEY = "api.wandb.ai", "WANDB_API_KEY"
 TRACKIO_AWAY = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
 # Nothing of the machine, the command line, the code or the terminal.

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from studio.engines import engine_named
 from studio.ui import compare, examples, history, result, stage, words
 from studio.ui.drawings import DRAWINGS, drawing_of, made_on
 from studio.ui.files import Files
 from studio.ui.markup import NOTHING, Markup, icon, joined, tag
-from studio.workbench import engine_named
 
 if TYPE_CHECKING:
     from studio.jobs import Snapshot

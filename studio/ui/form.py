@@ -123,7 +123,7 @@ def fits(control: Component, value: object) -> bool:
         return isinstance(value, bool)
     if isinstance(control, gr.Number | gr.Slider):
         return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-    if isinstance(control, gr.Dropdown) and control.multiselect:
+    if isinstance(control, gr.CheckboxGroup) or (isinstance(control, gr.Dropdown) and control.multiselect):
         return isinstance(value, list) and len(value) <= MOST_LISTED and all(map(_is_text, value))
     return _is_text(value)
 

@@ -13,13 +13,13 @@ MOST_LISTED = 200  # remarks; who has more reads the first ones first
 LONGEST_CAPTION = 2_000  # characters, as many as are read of a file
 
 
-def head(title: str, album: Album, show: str, note: str = "") -> Markup:
-    """What the set is, how many pictures it has, and what is wrong with it. ``note``: what the method makes of it."""
+def head(title: str, album: Album, show: str, note: Markup = NOTHING) -> Markup:
+    """What the set is, how many pictures it has, and what is wrong with it. ``note``: what is made of its captions."""
     return tag(
         "div",
         tag("h2", title),
         tag("div", counts(album), id="pictures-count"),
-        tag("p", note, cls="hint") if note else NOTHING,
+        note,
         tag("div", problems(album), id="pictures-problems"),
         tag("div", tools(album, show), id="pictures-tools", cls="pictures-tools"),
         cls="pictures-head",

@@ -7,19 +7,31 @@ from typing import Any
 
 from studio.requests import defaults
 from studio.training.kinds import KINDS, Kind, Options
+from studio.training.methods import METHODS
 from studio.training.request import TrainRequest
 from studio.ui.fields import lines
 from studio.ui.fields import written as written_number
 
-TEXTS = ("data", "trigger", "template", "resume", "title")
+TEXTS = ("data", "trigger", "template", "initializer", "resume", "title")
 CHOICES = ("model", "method", "adapter", "targets", "optimizer", "schedule", "crop", "precision", "cache")
 FLAGS = ("text_encoder", "shuffle_tags", "flip", "gradient_checkpointing", "buckets")
-WHOLE = ("rank", "steps", "batch_size", "accumulation", "warmup_steps", "keep_tags", "seed", "validate_every")
+WHOLE = (
+    "vectors",
+    "rank",
+    "steps",
+    "batch_size",
+    "accumulation",
+    "warmup_steps",
+    "keep_tags",
+    "seed",
+    "validate_every",
+)
 WHOLE += ("patience", "sample_every", "sample_steps", "checkpoint_every")
 SHARES = ("caption_dropout", "noise_offset", "validation_share", "sample_guidance")
-WRITTEN = ("learning_rate", "weight_decay", "max_grad_norm", "ema")
+WRITTEN = ("learning_rate", "weight_decay", "max_grad_norm", "ema", "earlier_penalty")
 """Numbers that a person writes, such as 1e-4: steps of a slider would be too coarse."""
 IF_ANY = ("alpha", "text_encoder_learning_rate", "min_snr_gamma", "epochs", "resolution")
+LISTS = ("earlier", "trackers")
 OF_CLASS = ("class_prompt", "class_pictures", "prior_weight")
 OPTIONS = tuple(dict.fromkeys(name for kind in KINDS.values() for name in kind.options.model_fields))
 PLAIN = (*CHOICES, *WHOLE, *SHARES)
@@ -49,7 +61,14 @@ def read(named: Mapping[str, Any]) -> dict[str, Any]:
     if named["method"] == "dreambooth":
         data |= {"instance_prompt": named["instance_prompt"] or ""}
         data |= {name: named[name] for name in OF_CLASS} | {"class_prompt": named["class_prompt"] or ""}
-    return data
+    data |= {name: list(named[name] or ()) for name in LISTS}
+    return {name: value for name, value in data.items() if name not in unasked(named)}
+
+
+def unasked(named: Mapping[str, Any]) -> set[str]:
+    """Settings that the chosen method has no use for, or that are another method's own."""
+    way = METHODS.get(str(named.get("method")), next(iter(METHODS.values())))
+    return {*way.without, *(name for other in METHODS.values() if other is not way for name in other.own)}
 
 
 def written(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,6 +76,7 @@ def written(request: Mapping[str, Any]) -> dict[str, Any]:
     full = {**defaults(TrainRequest), **request}
     named = {name: full[name] for name in (*PLAIN, *TEXTS, *FLAGS, "instance_prompt", *OF_CLASS)}
     named |= {name: written_number(full[name]) for name in WRITTEN}
+    named |= {name: list(full[name]) for name in LISTS}
     named |= {name: "" if full[name] is None else written_number(full[name]) for name in IF_ANY}
     return named | {"sample_prompts": "\n".join(full["sample_prompts"])} | options_of(kind_of(full), full["options"])
 

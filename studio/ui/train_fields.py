@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from studio.training.kinds import KINDS
+from studio.training.methods import METHODS
 from studio.training.preflight import OPTIMIZERS
 from studio.training.request import TrainRequest
+from studio.training.trackers import TRACKERS
 from studio.ui import train_source
 from studio.ui.fields import check, choice, group, number, slider, text
 from studio.ui.place import place
@@ -21,7 +23,8 @@ from studio.ui.train_showing import kind_help, layers
 if TYPE_CHECKING:
     from studio.ui.desk import Desk
 
-METHODS = (("Captioned pictures", "text_to_image"), ("DreamBooth", "dreambooth"))
+ON_PAGE = ("text_to_image", "dreambooth", "textual_inversion")
+"""The methods that a form can hold; the tasks of joint training are written down in a file."""
 KNOWN_KINDS = [(kind.title, kind.name) for kind in KINDS.values()]
 OPTION_TITLES = {
     "conv_rank": "Rank of convolutions",
@@ -44,7 +47,11 @@ CACHES = (("In memory", "memory"), ("On the disk", "disk"), ("Nowhere: made anew
 
 def told(name: str) -> str:
     """One sentence of help: the field's description, without the method that it is for."""
-    said = (TrainRequest.model_fields[name].description or "").removeprefix("dreambooth: ")
+    said = (
+        (TrainRequest.model_fields[name].description or "")
+        .removeprefix("dreambooth: ")
+        .removeprefix("textual_inversion: ")
+    )
     return said[:1].upper() + said[1:]
 
 
@@ -65,6 +72,7 @@ def build(form: TrainForm, desk: Desk, first: Mapping[str, Any]) -> None:
         _adapter(form, named)
         _learning(form, named)
         _class(form, named)
+        _earlier(form, named, desk.workbench.loras())
         _pictures(form, named)
         _batches(form, named, free)
         _noise(form, named)
@@ -94,13 +102,17 @@ def _check(form: TrainForm, named: Mapping[str, Any], name: str, label: str) -> 
 
 def _essentials(form: TrainForm, named: Mapping[str, Any]) -> None:
     with gr.Column(elem_classes="field"):
-        info = "Each with its own caption, or all of one subject under one prompt."
-        radio = gr.Radio(list(METHODS), value=named["method"], label="Method", info=info, elem_classes="tasks")
+        ways = [(METHODS[name].title, name) for name in ON_PAGE]
+        info = "Each with its own caption, all of one subject under one prompt, or a new word and no adapter."
+        radio = gr.Radio(ways, value=named["method"], label="Method", info=info, elem_classes="tasks")
         form.add("method", radio)
         form.note("method")
     with _shown(form, "instance_prompt"):
         _text(form, named, "instance_prompt", "Prompt of all pictures", elem_id="train-instance")
-    with gr.Column(elem_classes="field"):
+    with _shown(form, "word"):
+        _number(form, named, "vectors", "Vectors of the word", elem_id="train-vectors")
+        _text(form, named, "initializer", "Words that it begins as")
+    with _shown(form, "kind", elem_classes="field"):
         kinds = gr.Dropdown(KNOWN_KINDS, value=named["adapter"], label="Kind of adapter", elem_id="train-kind")
         form.add("adapter", kinds)
         form.note("adapter", "options")
@@ -109,7 +121,7 @@ def _essentials(form: TrainForm, named: Mapping[str, Any]) -> None:
 
 
 def _adapter(form: TrainForm, named: Mapping[str, Any]) -> None:
-    with group("Adapter"):
+    with _shown(form, "adapter_group"), group("Adapter"):
         with _shown(form, "rank"):
             _number(form, named, "rank", "Rank", elem_id="train-rank")
         with _shown(form, "alpha"):
@@ -137,6 +149,13 @@ def _learning(form: TrainForm, named: Mapping[str, Any]) -> None:
         _text(form, named, "max_grad_norm", "Longest gradient")
 
 
+def _earlier(form: TrainForm, named: Mapping[str, Any], loras: list[str]) -> None:
+    with _shown(form, "earlier"), group("On top of earlier LoRAs"):
+        several = {"multiselect": True, "allow_custom_value": True, "elem_id": "train-earlier"}
+        choice(form, "earlier", "Earlier LoRAs", loras, named["earlier"], told("earlier"), **several)
+        _text(form, named, "earlier_penalty", "How strongly they are kept")
+
+
 def _class(form: TrainForm, named: Mapping[str, Any]) -> None:
     with _shown(form, "class"), group("Pictures of the class"):
         _text(form, named, "class_prompt", "Prompt of the class")
@@ -150,7 +169,8 @@ def _pictures(form: TrainForm, named: Mapping[str, Any]) -> None:
         _check(form, named, "buckets", "Buckets")
         choice(form, "crop", "Crop", CROPS, named["crop"], told("crop"))
         _check(form, named, "flip", "Flip")
-        _share(form, named, "caption_dropout", "Captions left empty", 1)
+        with _shown(form, "caption_dropout"):
+            _share(form, named, "caption_dropout", "Captions left empty", 1)
         _check(form, named, "shuffle_tags", "Shuffle tags")
         with _shown(form, "keep_tags"):
             _number(form, named, "keep_tags", "Tags that stay first")
@@ -202,6 +222,11 @@ def _result(form: TrainForm, named: Mapping[str, Any], free: bool) -> None:
         _number(form, named, "checkpoint_every", "Checkpoint every")
         with _shown(form, "resume", visible=free):
             _text(form, named, "resume", "Go on from", elem_id="train-resume")
+        here = [(entry.title, name) for name, entry in TRACKERS.items() if entry.here]
+        with _shown(form, "trackers", visible=free and bool(here)), gr.Column(elem_classes="field"):
+            info = "Curves and samples are also sent there; its own settings say as whom."
+            form.add("trackers", gr.CheckboxGroup(here, value=named["trackers"], label="Trackers", info=info))
+            form.note("trackers")
 
 
 def set_first(form: TrainForm, first: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import gradio as gr
 
 from studio.errors import RequestError, StudioError
-from studio.training.captions import TEMPLATE
+from studio.training.captions import TEMPLATE, check_words
 from studio.training.edits import Edits
 from studio.training.layouts import one_line
 from studio.training.uploads import Given
@@ -26,6 +26,7 @@ from studio.ui.album import SHOWS, Album, Shot, album
 from studio.ui.desk import Desk
 from studio.ui.form import Updates, Values
 from studio.ui.live import QUIET
+from studio.ui.markup import NOTHING, Markup, tag
 from studio.ui.place import pressed
 from studio.ui.train_pictures import Pane
 from studio.ui.train_source import Source
@@ -105,31 +106,21 @@ class Pictures:
             return {self.source.said: train_source.said_of(_plain(error), self.desk, error=True), self.source.names: ""}
         words = picture_cards.left_over(others) if others else train_source.HINT
         offered = gr.update(choices=train_source.choices(self.desk, owner), value=name)
-        kept = values[self.me] if isinstance(values[self.me], dict) else {}
-        updates = self._drawn(values, {"show": "all", "page": 0}, owner=owner, data=name, fresh=True)
-        return updates | {
+        me = {**(values[self.me] if isinstance(values[self.me], dict) else {}), "owner": owner}
+        after = {**values, self.me: me, self.source.data: name}
+        return self._drawn(after, {"show": "all", "page": 0}, fresh=True) | {
             self.source.said: train_source.said_of(words, self.desk),
             self.source.names: "",
             self.source.data: offered,
-            self.me: {**kept, "owner": owner},
+            self.me: me,
         }
 
     def _owner(self, values: Values) -> str:
         return live.owner_of(values[self.me]) or new_owner()
 
-    def _drawn(
-        self,
-        values: Values,
-        view: Any,
-        *,
-        owner: str = "",
-        data: str | None = None,
-        fresh: bool = False,
-        again: bool = False,
-    ) -> Updates:
+    def _drawn(self, values: Values, view: Any, *, fresh: bool = False, again: bool = False) -> Updates:
         """The pane for a set; with ``again`` the grid only where it is another one than was drawn last."""
-        owner = owner or self._owner(values)
-        data = (values[self.source.data] or "") if data is None else data
+        owner, data = self._owner(values), values[self.source.data] or ""
         view = view if isinstance(view, dict) else {}
         show, page = str(view.get("show", "all")), int(view.get("page", 0))
         look = AT_ONCE if fresh else AT_A_TIME if again else 0.0
@@ -140,7 +131,7 @@ class Pictures:
         token = self.desk.files.pictures.token(owner, data)
         drawn = [found.done, *(shot.id for shot in picture_cards.on_page(found, show, page))]
         updates: Updates = {
-            self.pane.head: picture_cards.head(title, found, show, self._method_note(values)),
+            self.pane.head: picture_cards.head(title, found, show, self._note(values)),
             self.pane.timer: gr.Timer(active=not found.done),
             self.pane.view: {"show": show, "page": page, "drawn": drawn},
         }
@@ -153,8 +144,8 @@ class Pictures:
         reading = sets.reading(data, fresh=fresh)
         if look:
             reading.look(look)
-        trigger, template = named.get("trigger") or "", named.get("template")
-        return sets.title(data), album(reading, sets.edits(data), trigger, TEMPLATE if template is None else template)
+        trigger, template, _ = _words(named)
+        return sets.title(data), album(reading, sets.edits(data), trigger, template)
 
     def _edited(self, values: Values, picture: str, act: str, text: str = "", number: str = "") -> Updates:
         """Change the edits of one picture; the answer is what has to change in the page beside what is written."""
@@ -177,12 +168,16 @@ class Pictures:
     def _named(self, values: Values) -> dict[str, Any]:
         return {name: values[control] for name, control in self.form.controls.items() if control in self.inputs}
 
-    def _method_note(self, values: Values) -> str:
+    def _note(self, values: Values) -> Markup:
+        """What a word that cannot be used, or the method, makes of the captions."""
         named = self._named(values)
+        wrong = _words(named)[2]
+        if wrong:
+            return tag("p", wrong, cls="is-error")
         if named.get("method") != "dreambooth":
-            return ""
-        prompt = named.get("instance_prompt") or ""
-        return f"DreamBooth tells the model {prompt!r} for every picture; captions are not used."
+            return NOTHING
+        said = f"DreamBooth tells the model {named.get('instance_prompt') or ''!r} for every picture, not its caption."
+        return tag("p", said, cls="hint")
 
     def _nothing(self, words: str, error: StudioError) -> Updates:
         """No set, or one that cannot be shown: what to do stands where the pictures would."""
@@ -224,6 +219,17 @@ def _changed(edits: Edits, name: str, found: str | None, act: str, text: str) ->
     if act == "as-found" or caption == (found or ""):
         return edits.without_caption(name)
     return edits.with_caption(name, caption)
+
+
+def _words(named: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Trigger word and template; where these cannot be used, none and the usual one, and the reason."""
+    trigger, template = str(named.get("trigger") or ""), named.get("template")
+    template = TEMPLATE if template is None else str(template)
+    try:
+        check_words(trigger, template)
+    except RequestError as error:
+        return "", TEMPLATE, f"{str(error.field).capitalize()}: {str(error).partition(': ')[2]}"
+    return trigger, template, ""
 
 
 def _names(told: object, paths: list[Path]) -> list[str]:

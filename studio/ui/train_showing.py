@@ -15,6 +15,7 @@ from studio.ui.train_data import OPTIONS, kind_of
 if TYPE_CHECKING:
     from studio.ui.train_form import TrainForm
 
+WORD = "textual_inversion"
 LAYER_TITLES = {
     "attention": "Attention",
     "cross_attention": "Keys and values of the prompt only",
@@ -25,8 +26,9 @@ LAYER_TITLES = {
 
 def opened(form: TrainForm, named: Mapping[str, Any]) -> Updates:
     """Updates of all that can be shown or hidden, and of the choices that the kind leaves."""
-    kind, subject = kind_of(named), named.get("method") == "dreambooth"
-    visible = {"instance_prompt": subject, "class": subject, "rank": kind.ranked, "alpha": kind.ranked}
+    kind, subject, word = kind_of(named), named.get("method") == "dreambooth", named.get("method") == WORD
+    visible = {"instance_prompt": subject, "class": subject, "word": word, "kind": not word, "adapter_group": not word}
+    visible |= {"rank": kind.ranked, "alpha": kind.ranked, "caption_dropout": not word, "earlier": not word}
     visible |= {f"options.{name}": name in kind.options.model_fields for name in OPTIONS}
     visible |= {"text_encoder_learning_rate": bool(named.get("text_encoder"))}
     visible |= {"keep_tags": bool(named.get("shuffle_tags"))}

@@ -13,6 +13,7 @@ from studio.policy import LOCAL, SHARED, check_train
 from studio.settings import Settings
 from studio.training.edits import Edits, keep_edits, write_edits
 from studio.training.engine import Training
+from studio.training.preflight import check
 from studio.training.request import TrainRequest
 from studio.training.sets import Library
 from studio.training.uploads import Given
@@ -112,6 +113,13 @@ def test_the_command_line_takes_an_edits_file(pictures, tiny_store, tmp_path, tr
     assert main(["train", *(part for each in settings for part in ("--set", each)), *options]) == 0
     assert sorted(trained[0]) == ["picture-0.png", "picture-1.png", "picture-3.png"]
     assert trained[0]["picture-0.png"] == "a purple cow"
+
+
+@pytest.mark.parametrize(("field", "value"), [("trigger", "a, b"), ("template", "a {subject}")])
+def test_words_that_cannot_be_used_are_refused_before_a_job_waits(field, value):
+    with pytest.raises(RequestError) as refused:
+        check(TrainRequest(**{field: value}))
+    assert refused.value.field == field
 
 
 def test_strangers_train_on_sets_of_their_own_and_name_no_file():

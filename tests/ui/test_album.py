@@ -64,7 +64,7 @@ def test_names_and_captions_are_never_markup(tmp_path):
     found.look(30)
     whole = album(found, Edits(), NASTY.replace(" ", ""), "")
     for text in (
-        picture_cards.head(NASTY, whole, "all", NASTY),
+        picture_cards.head(NASTY, whole, "all"),
         picture_cards.grid(whole, "all", 0, "token", "known"),
         picture_cards.patch(whole.shots, whole, "all", answers=NASTY, serial="1"),
         picture_cards.refusal(NASTY, answers=NASTY, serial="1"),

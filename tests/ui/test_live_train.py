@@ -68,7 +68,7 @@ def test_what_was_learned_is_fetched_by_its_own_names(trained):
 
 def test_the_plan_is_what_ran(trained, own):
     bench, _, done = trained
-    seen, _ = bench.training({"data": own, "steps": 4, "validation_share": 0.25, "trigger": "sks"})
+    seen, _ = bench.training({"data": own, "steps": 4, "validation_share": 0.25, "trigger": "sks"}, "")
     assert (seen.plan.steps, round(float(seen.plan.epochs), 3)) == (done.summary["steps"], done.summary["epochs"])
     assert seen.plan.held_out == 1
 

@@ -228,8 +228,10 @@ def test_large_sets_come_in_pages_and_are_looked_at_bit_by_bit(home, tmp_path, m
     assert list(ids(pressed(home[1], ANN, str(folder), act="turn", page="999999")))[-1] == "399.png"
 
 
-def test_a_trigger_word_that_cannot_be_used_is_a_sentence(home):
-    assert "leave out commas and brackets" in opened(home[1], ANN, MASCOT, **{"Trigger word": "a, b"})
+def test_a_trigger_word_that_cannot_be_used_is_a_sentence_and_hides_no_picture(home):
+    text = opened(home[1], ANN, MASCOT, **{"Trigger word": "a, b"})
+    assert "Trigger: leave out commas and brackets" in text
+    assert len(ids(text)) == 24
 
 
 def test_a_stranger_names_no_path_and_sees_nothing_of_another_s_set(shared, tmp_path):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import gradio as gr
 
+from studio.engines import ENGINES
 from studio.ui import compare, live
 from studio.ui import history as panel
 from studio.ui.desk import Desk
@@ -18,7 +19,6 @@ from studio.ui.live import QUIET, owner_of
 from studio.ui.markup import Markup
 from studio.ui.place import pressable, pressed
 from studio.ui.stage import heading
-from studio.workbench import ENGINES
 
 if TYPE_CHECKING:
     from studio.ui.form import Form
