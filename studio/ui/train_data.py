@@ -15,18 +15,8 @@ from studio.ui.fields import written as written_number
 TEXTS = ("data", "trigger", "template", "initializer", "resume", "title")
 CHOICES = ("model", "method", "adapter", "targets", "optimizer", "schedule", "crop", "precision", "cache")
 FLAGS = ("text_encoder", "shuffle_tags", "flip", "gradient_checkpointing", "buckets")
-WHOLE = (
-    "vectors",
-    "rank",
-    "steps",
-    "batch_size",
-    "accumulation",
-    "warmup_steps",
-    "keep_tags",
-    "seed",
-    "validate_every",
-)
-WHOLE += ("patience", "sample_every", "sample_steps", "checkpoint_every")
+WHOLE = ("vectors", "rank", "steps", "batch_size", "accumulation", "warmup_steps", "keep_tags", "seed")
+WHOLE += ("validate_every", "patience", "sample_every", "sample_steps", "checkpoint_every")
 SHARES = ("caption_dropout", "noise_offset", "validation_share", "sample_guidance")
 WRITTEN = ("learning_rate", "weight_decay", "max_grad_norm", "ema", "earlier_penalty")
 """Numbers that a person writes, such as 1e-4: steps of a slider would be too coarse."""

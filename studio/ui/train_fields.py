@@ -47,11 +47,9 @@ CACHES = (("In memory", "memory"), ("On the disk", "disk"), ("Nowhere: made anew
 
 def told(name: str) -> str:
     """One sentence of help: the field's description, without the method that it is for."""
-    said = (
-        (TrainRequest.model_fields[name].description or "")
-        .removeprefix("dreambooth: ")
-        .removeprefix("textual_inversion: ")
-    )
+    said = TrainRequest.model_fields[name].description or ""
+    for method in ON_PAGE:
+        said = said.removeprefix(f"{method}: ")
     return said[:1].upper() + said[1:]
 
 

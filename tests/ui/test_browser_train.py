@@ -135,7 +135,7 @@ def test_on_a_phone_nothing_scrolls_sideways_and_the_result_comes_first(visit):
 def test_every_control_of_the_tab_has_a_name(visit):
     page = opened(visit)
     page.get_by_role("button", name="More").click()
-    for method in ("DreamBooth", "Captioned pictures"):
+    for method in ("DreamBooth", "Textual inversion", "Pictures with captions"):
         page.get_by_label(method).check()
         page.wait_for_timeout(700)
         unnamed = page.evaluate(
