@@ -6,6 +6,7 @@ Alpha stands beside every layer in kohya's names and in the header in diffusers'
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,16 +22,22 @@ from studio.models.lora_names import kohya_name
 from studio.models.streams import Writer, order
 from studio.training.injecting import LORA_KINDS, NAME, Learner
 from studio.training.kinds import Kind
+from studio.training.request import FilePrecision
 
 Tensors = dict[str, Tensor]
-NUMBERS = "F32"  # an adapter is small
+FORMATS: Mapping[torch.dtype, str] = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+PRECISIONS: Mapping[FilePrecision, torch.dtype] = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
 KRONECKER = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")
 HADAMARD = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2")
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A learned adapter, off its network: float32 on the CPU.
+    """A learned adapter, off its network: on the CPU, in float32 until it is ``rounded``.
 
     ``kohya`` by kohya's keys; ``parts``: part -> tensors by PEFT's keys, with PEFT's settings in ``configs``.
     """
@@ -39,6 +46,13 @@ class Adapter:
     kohya: Tensors
     parts: Mapping[str, Tensors]
     configs: Mapping[str, PeftConfig]
+
+    def rounded(self, precision: FilePrecision) -> Adapter:
+        """The adapter as its files hold it. Alphas stay float32: a scale would be off in every layer alike."""
+        dtype = PRECISIONS[precision]
+        kohya = {key: value if key.endswith(".alpha") else value.to(dtype) for key, value in self.kohya.items()}
+        parts = {part: {key: value.to(dtype) for key, value in held.items()} for part, held in self.parts.items()}
+        return dataclasses.replace(self, kohya=kohya, parts=parts)
 
     def save(self, folder: Path, name: str, notes: Mapping[str, str]) -> dict[str, str]:
         """Write its files into ``folder``; their names there, by whose names are inside: kohya, diffusers, peft."""
@@ -77,11 +91,11 @@ class Adapter:
 
 def write(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> None:
     """One file, complete or not there, the same bytes for the same tensors; ``modelspec.hash_sha256`` is of those."""
-    shapes = {key: (NUMBERS, tuple(value.shape)) for key, value in tensors.items()}
+    shapes = {key: (FORMATS[value.dtype], tuple(value.shape)) for key, value in tensors.items()}
     noted = {"format": "pt", **notes, "modelspec.hash_sha256": "0x" + "0" * 64}
     with Writer(path, {key: shapes[key] for key in order(shapes)}, noted) as out:
         for key in out.keys:
-            out.write(tensors[key].numpy().tobytes())
+            out.write(tensors[key].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         out.annotate(noted | {"modelspec.hash_sha256": f"0x{out.data_sha256()}"})
 
 

@@ -21,6 +21,7 @@ FREE = {
     "data",
     "edits",
     "title",
+    "file_precision",
     "cache",
     "patience",
     "checkpoint_every",

@@ -24,7 +24,7 @@ from studio.training.injecting import Learner
 from studio.training.plan import split
 from studio.training.preflight import kind_of, planned, planned_together
 from studio.training.records import Dataset
-from studio.training.request import TrainRequest
+from studio.training.request import FilePrecision, TrainRequest
 from studio.training.tasks import Task, alone
 from studio.views.admission import admit, carried
 from studio.views.carrying import measured_headroom
@@ -50,6 +50,11 @@ class Adapters:
     def kohya(self) -> Tensors:
         """The sum by kohya's keys."""
         return self.whole.kohya
+
+    def rounded(self, precision: FilePrecision) -> Adapters:
+        """All of them as their files hold them; the sum is that of the float32 ones."""
+        each = tuple(adapter.rounded(precision) for adapter in self.each)
+        return Adapters(self.tasks, each, self.whole.rounded(precision))
 
     def save(self, folder: Path, name: str, notes: Mapping[str, str]) -> dict[str, str]:
         """The sum's files under the names of any adapter's, and each adapter's with its task's name behind."""

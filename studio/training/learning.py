@@ -58,7 +58,8 @@ class Seat:
 
 
 def _adapter(learner: Learner, network: Network, request: TrainRequest) -> Learned:
-    return export.taken(learner, kind_of(request), several_encoders="text_encoder_2" in network.parts)
+    found = export.taken(learner, kind_of(request), several_encoders="text_encoder_2" in network.parts)
+    return found.rounded(request.file_precision)
 
 
 ADAPTER = Seat(injected, _adapter)
@@ -69,7 +70,7 @@ SEATS: Mapping[Method, Seat] = {
         lambda network, request: injected(network, request, joint.names_of(request)),
         lambda learner, network, request: joint.taken_together(
             learner, request, several_encoders="text_encoder_2" in network.parts
-        ),
+        ).rounded(request.file_precision),
     ),
     "textual_inversion": Seat(
         inversion.spelled, lambda words, network, request: inversion.taken(words), inversion.check_room

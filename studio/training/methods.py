@@ -62,6 +62,7 @@ METHODS: Mapping[str, Way] = {
                 "text_encoder",
                 "text_encoder_learning_rate",
                 "earlier",
+                "file_precision",  # a few numbers
                 "caption_dropout",  # a caption without the word teaches the word nothing
             ),
         ),

@@ -15,6 +15,7 @@ Method = Literal["text_to_image", "dreambooth", "textual_inversion", "joint"]
 KindName = Literal["lora", "rslora", "dora", "locon", "loha", "lokr", "oft", "boft"]
 Schedule = Literal["constant", "linear", "cosine", "cosine_restarts", "polynomial"]
 OptimizerName = Literal["adamw", "adafactor", "prodigy", "adamw8bit"]
+FilePrecision = Literal["fp32", "fp16", "bf16"]
 TrackerName = Literal["tensorboard", "wandb", "trackio"]
 Prompt = Annotated[str, Field(min_length=1, max_length=400)]
 ROWS_PER_PICTURE = 3  # one forward, and going back is worth two
@@ -132,6 +133,7 @@ class TrainRequest(BaseModel):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="Numbers of the passes; the adapter itself is always fp32."
     )
+    file_precision: FilePrecision = Field("fp32", description="Numbers in the saved files; fp16 halves their size.")
     cache: Literal["memory", "disk", "off"] = Field(
         "memory", description="Where pictures' codes and captions' encodings are kept."
     )

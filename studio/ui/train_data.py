@@ -13,7 +13,8 @@ from studio.ui.fields import lines
 from studio.ui.fields import written as written_number
 
 TEXTS = ("data", "trigger", "template", "initializer", "resume", "title")
-CHOICES = ("model", "method", "adapter", "targets", "optimizer", "schedule", "crop", "precision", "cache")
+CHOICES = ("model", "method", "adapter", "targets", "optimizer", "schedule", "crop", "precision", "file_precision")
+CHOICES += ("cache",)
 FLAGS = ("text_encoder", "shuffle_tags", "flip", "gradient_checkpointing", "buckets")
 WHOLE = ("vectors", "rank", "steps", "batch_size", "accumulation", "warmup_steps", "keep_tags", "seed")
 WHOLE += ("validate_every", "patience", "sample_every", "sample_steps", "checkpoint_every")

@@ -41,6 +41,7 @@ SCHEDULES = (
     ("Polynomial", "polynomial"),
 )
 PRECISIONS = (("As the model", "auto"), ("fp32", "fp32"), ("bf16", "bf16"), ("fp16", "fp16"))
+FILES = (("fp32", "fp32"), ("fp16", "fp16"), ("bf16", "bf16"))
 CROPS = (("The middle", "center"), ("A random part", "random"))
 CACHES = (("In memory", "memory"), ("On the disk", "disk"), ("Nowhere: made anew each time", "off"))
 
@@ -211,6 +212,7 @@ def _share(form: TrainForm, named: Mapping[str, Any], name: str, label: str, mos
 def _result(form: TrainForm, named: Mapping[str, Any], free: bool) -> None:
     with group("Result"):
         _text(form, named, "title", "Title")
+        choice(form, "file_precision", "Numbers in the files", FILES, named["file_precision"], told("file_precision"))
         with gr.Column(elem_classes="field"):
             with gr.Row(elem_classes="seed-row"):
                 seed = gr.Number(named["seed"], label="Seed", info=told("seed"), precision=0, elem_id="train-seed")
