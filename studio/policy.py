@@ -173,6 +173,25 @@ def check_train(
     _refuse(_train_problems(request, limits, allowed_models))
 
 
+class Guidance(Protocol):
+    """What these rules look at of a request to compare guidance."""
+
+    model: str
+    adapters: dict[str, str]
+    prompts: tuple[str, ...]
+    negative_prompt: str
+    extractor: str
+    resume: str
+    size: int | None
+
+
+def check_guidance(
+    request: Guidance, limits: Limits, allowed_models: Collection[str], allowed_loras: Collection[str] = ()
+) -> None:
+    """Raises one PolicyError. Strangers name neither files nor folders."""
+    _refuse(_guidance_problems(request, limits, allowed_models, allowed_loras))
+
+
 def _refuse(problems: Iterable[tuple[str, str]]) -> None:
     """One PolicyError with every problem, if there is any; its field is the first one's."""
     found = list(problems)
@@ -280,6 +299,24 @@ def _train_problems(request: Train, limits: Limits, allowed_models: Collection[s
             f"this run is worth {request.evaluations:,} evaluations, and at most {limits.max_training:,} are allowed "
             "here; lower steps, batch_size or samples",
         )
+
+
+def _guidance_problems(
+    request: Guidance, limits: Limits, allowed_models: Collection[str], allowed_loras: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    if limits.listed_models_only:
+        if request.model not in allowed_models:
+            yield "model", _unlisted(request.model, allowed_models)
+        for name, text in request.adapters.items():
+            if text not in allowed_loras:
+                yield f"adapters.{name}", _unlisted(text, allowed_loras)
+        if request.extractor != SCORER:
+            yield "extractor", _unlisted(request.extractor, [SCORER])
+        if request.resume:
+            yield "resume", "cannot be set in a studio that strangers visit; leave it out"
+    yield from _above("size", request.size or 0, limits.max_size)
+    for index, prompt in enumerate(request.prompts):
+        yield from _too_long(f"prompts.{index}", prompt, limits)
 
 
 def _trial_problems(

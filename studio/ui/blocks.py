@@ -12,11 +12,12 @@ import gradio as gr
 
 from studio.illusions.request import IllusionRequest
 from studio.requests import parse
-from studio.ui import api, events, guard, live, merge_events, theme
+from studio.ui import api, events, guard, guidance_events, live, merge_events, theme
 from studio.ui.desk import ENGINE, Desk
 from studio.ui.examples import Examples
 from studio.ui.files import Files
 from studio.ui.form import Form
+from studio.ui.guidance_form import GuidanceForm
 from studio.ui.illusion_form import IllusionForm
 from studio.ui.keeping import keep
 from studio.ui.live import QUIET, STORAGE_SECRET, Live
@@ -54,6 +55,15 @@ class Page(gr.Blocks):
 
 
 @dataclass(frozen=True)
+class Forms:
+    """The form of each tab that makes something."""
+
+    illusion: IllusionForm
+    merge: MergeForm
+    guidance: GuidanceForm
+
+
+@dataclass(frozen=True)
 class TopBar:
     model: gr.Dropdown
     chip: gr.HTML
@@ -67,6 +77,8 @@ class Drawn:
     merge: merge.MergeTab
     merge_tab: gr.Tab
     illusion: illusion.IllusionTab
+    guidance: guidance.GuidanceTab
+    guidance_tab: gr.Tab
     history: history.HistoryTab
     history_tab: gr.Tab
 
@@ -76,22 +88,24 @@ def build(workbench: Workbench) -> Page:
     presets = workbench.presets(ENGINE)
     found = Examples(workbench.settings.assets / "examples" / ENGINE, {p.slug: p.request for p in presets})
     desk = Desk(workbench, found, Files(workbench, found))
-    form, merging = IllusionForm(), MergeForm()
+    forms = Forms(IllusionForm(), MergeForm(), GuidanceForm())
     request = _first_request(desk)
     with Page(desk.files) as page:
         me = gr.BrowserState({}, storage_key="duckrabbit.me", secret=STORAGE_SECRET)
-        kept = {name: _kept(name) for name in ("illusion", "merge")}
+        kept = {name: _kept(name) for name in ("illusion", "merge", "guidance")}
         seen, timer = gr.State({}), gr.Timer(live.POLL, active=False)
-        bar = _top_bar(desk, form, request)
+        bar = _top_bar(desk, forms.illusion, request)
         said = place(live.spoken(""), elem_id="said", elem_classes="unseen")
         with gr.Tabs(selected=FIRST_TAB, overflow_behavior="wrap", elem_id="tabs") as tabs:
-            drawn = _tabs(desk, form, merging, request)
+            drawn = _tabs(desk, forms, request)
         stages = (
-            _stage(illusion.TAB, drawn.illusion.stage, drawn.illusion.stop, form),
-            _stage(merge.TAB, drawn.merge.stage, drawn.merge.stop, merging),
+            _stage(illusion.TAB, drawn.illusion.stage, drawn.illusion.stop, forms.illusion),
+            _stage(merge.TAB, drawn.merge.stage, drawn.merge.stop, forms.merge),
+            _stage(guidance.TAB, drawn.guidance.stage, drawn.guidance.stop, forms.guidance),
         )
         shown = Live(me, seen, timer, said, bar.pill, drawn.history.queue, stages)
-        makers = (events.Illusions(desk, drawn.illusion, shown), merge_events.Merges(desk, drawn.merge, shown))
+        others = (events.Illusions(desk, drawn.illusion, shown), merge_events.Merges(desk, drawn.merge, shown))
+        makers = (*others, guidance_events.Guidances(desk, drawn.guidance, shown))
         _wire(page, makers, drawn, tabs, kept)
         chip = partial(model_chip, workbench)
         for known in (page.load, bar.model.change, said.change):
@@ -178,37 +192,39 @@ def _stage(tab: str, place: gr.HTML, stop: gr.Button, form: Form) -> live.Stage:
     return live.Stage(tab, gr.State(""), gr.State({}), place, stop, form)
 
 
-def _tabs(desk: Desk, form: IllusionForm, merging: MergeForm, request: IllusionRequest) -> Drawn:
+def _tabs(desk: Desk, forms: Forms, request: IllusionRequest) -> Drawn:
     with gr.Tab("Merge", id=merge.TAB) as merge_tab:
-        merged = merge.draw(desk, merging)
+        merged = merge.draw(desk, forms.merge)
     with gr.Tab("Train", id="train"):
         train.draw()
     with gr.Tab("Illusions", id=illusion.TAB):
-        drawn = illusion.draw(desk, form, request, desk.workbench.limits)
-    with gr.Tab("Guidance", id="guidance"):
-        guidance.draw()
+        drawn = illusion.draw(desk, forms.illusion, request, desk.workbench.limits)
+    with gr.Tab("Guidance", id=guidance.TAB) as guidance_tab:
+        guided = guidance.draw(desk, forms.guidance)
     with gr.Tab("Score", id="score"):
         score.draw()
     with gr.Tab("History", id="history") as tab:
         listed = history.draw()
-    return Drawn(merged, merge_tab, drawn, listed, tab)
+    return Drawn(merged, merge_tab, drawn, guided, guidance_tab, listed, tab)
 
 
 def _wire(
     page: Page,
-    makers: tuple[events.Illusions, merge_events.Merges],
+    makers: tuple[events.Illusions, merge_events.Merges, guidance_events.Guidances],
     drawn: Drawn,
     tabs: gr.Tabs,
     kept: Mapping[str, gr.BrowserState],
 ) -> None:
     """Everything that is not one tab's own: opening, following, stopping, the history's buttons, the address."""
-    illusions, merges = makers
+    illusions, merges, guidances = makers
     desk, shown = illusions.desk, illusions.live
     page.load(partial(live.attach, desk, shown), shown.me, shown.outputs, **QUIET)
     keep(page, illusions.form, kept["illusion"])
     keep(page, merges.form, kept["merge"])
+    keep(page, guidances.form, kept["guidance"])
     events.wire(illusions)
     merge_events.wire(merges, page, drawn.merge_tab)
+    guidance_events.wire(guidances, page, drawn.guidance_tab)
     shown.timer.tick(partial(live.tick, desk, shown), shown.followed, shown.pulled, trigger_mode="once", **QUIET)
     news = [shown.me, shown.said, *shown.keys]
     after = [shown.timer, *(part for stage in shown.stages for part in (stage.stop, *stage.form.places()))]

@@ -26,6 +26,10 @@ EMPTY: Mapping[str, tuple[str, str]] = {
         "A, B and what lies between appear here",
         "Choose two checkpoints, then press Preview: nothing is written until you save.",
     ),
+    "guidance": (
+        "The same seeds under every guidance appear here",
+        "Choose a LoRA and write a prompt, then press Compare: a table says what each guidance gains and costs.",
+    ),
 }
 """Tab -> what its result column says before anything was made there."""
 

@@ -6,7 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from studio.ui import compare, merge_result, merge_stage, result, search_result, strip_result
+from studio.ui import (
+    compare,
+    guidance_result,
+    guidance_stage,
+    merge_result,
+    merge_stage,
+    result,
+    search_result,
+    strip_result,
+)
 from studio.ui.markup import Markup
 
 if TYPE_CHECKING:
@@ -54,6 +63,10 @@ DRAWINGS: Mapping[str, Drawing] = {
         Drawing(
             "merge-search", "merge", merge_stage.forming, search_result.of, search_result.told, search_result.cover,
             search_result.side,
+        ),
+        Drawing(
+            "guidance", "guidance", guidance_stage.forming, guidance_result.of, guidance_result.told,
+            guidance_result.cover, guidance_result.side, guidance_stage.actions,
         ),
     )
 }  # fmt: skip

@@ -25,6 +25,7 @@ THUMBNAIL_WIDTHS = (128, 256, 512)
 MOST_TOKENS = 20_000
 KINDS = {".png": "image/png", ".webp": "image/webp", ".gif": "image/gif"}
 SAVED = {".pdf": "application/pdf", ".svg": "image/svg+xml"}  # what is never shown in place, only saved
+SAVED |= {".csv": "text/csv", ".json": "application/json"}
 MODEL, ZIP = ".safetensors", ".zip"  # a folder is packed while it is sent
 MODELS = {MODEL: "application/octet-stream"}  # large: fetched once, not kept by a browser
 CHUNK = 1024**2  # bytes
@@ -127,6 +128,9 @@ def named_files(summary: Mapping[str, Any]) -> set[str]:
     found |= {summary["strip"]} if summary.get("strip") else set()
     found |= {left["grid"] for left in summary.get("stopped") or ()}
     found |= {study["grid"]} if (study := summary.get("study")) else set()
+    found |= {cell["image"] for row in summary.get("rows") or () for cell in row["cells"] if cell}
+    found |= {summary["grid"]} if summary.get("grid") else set()
+    found |= set(summary.get("tables") or ())
     output = str(summary.get("output") or "")
     found |= {output if output.endswith(MODEL) else f"{output}{ZIP}"} if output else set()
     for candidate in summary.get("candidates") or ():

@@ -79,6 +79,8 @@ class Form:
             return NOTHING_CHANGES
         known = {name: control for name, control in self.controls.items() if name in stored}
         named = {name: stored[name] for name, control in known.items() if fits(control, stored[name])}
+        if not named:  # a first visit: the form stands as it was drawn
+            return NOTHING_CHANGES
         return combined(self.updates(named), self.opened(named))
 
     def places(self) -> list[gr.HTML]:
@@ -121,7 +123,7 @@ def fits(control: Component, value: object) -> bool:
         return isinstance(value, bool)
     if isinstance(control, gr.Number | gr.Slider):
         return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-    if isinstance(control, gr.Dropdown) and control.multiselect:
+    if isinstance(control, gr.CheckboxGroup) or (isinstance(control, gr.Dropdown) and control.multiselect):
         return isinstance(value, list) and len(value) <= MOST_LISTED and all(map(_is_text, value))
     return _is_text(value)
 

@@ -57,6 +57,8 @@ ICONS = {
     "delete": "M4 6h12M8 6V4h4v2m-6 0 .8 10h6.4L14 6",
     "look": "M10 3a7 7 0 1 0 0 14zM10 3a7 7 0 0 1 0 14M10 6h4.500M10 10h7M10 14h4.500",
     "pause": "M7 5v10M13 5v10",
+    "play": "M7 4.500v11l9-5.500z",
+    "send": "M4 10h11m0 0-4-4m4 4-4 4",
     "save": "M4 4h9l3 3v9H4zM7 4v4h5V4M7 16v-5h6v5",
     "copy": "M7 7h9v9H7zM4 13V4h9",
     "compare": "M10 3v14M4 6h3v8H4zM13 6h3v8h-3z",
