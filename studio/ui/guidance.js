@@ -36,6 +36,11 @@
     panel.querySelector("[data-save]").href = whole(cell);
   }
 
+  function reveal(panel, block) {
+    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    panel.scrollIntoView({ block, behavior: still ? "auto" : "smooth" });
+  }
+
   // The first of two: the next cell that is pressed stands beside it.
   function from(stage) {
     return stage.querySelector(`[data-cell="${stage.dataset.from || ""}"]`);
@@ -86,6 +91,7 @@
     });
     panel.querySelector(".cell-alone").hidden = true;
     panel.append(pair);
+    reveal(panel, "nearest");
   }
 
   function choose(cell) {
@@ -94,11 +100,8 @@
     const first = from(stage);
     if (first && first !== cell) showPair(stage, first, cell);
     else if (!first) showLarge(stage, cell);
-    const panel = stage.querySelector(".cell-panel").getBoundingClientRect();
-    if (panel.top > innerHeight - 160) {
-      const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-      stage.querySelector(".cell-panel").scrollIntoView({ block: "end", behavior: still ? "auto" : "smooth" });
-    }
+    const panel = stage.querySelector(".cell-panel");
+    if (panel.getBoundingClientRect().top > innerHeight - 160) reveal(panel, "end");
   }
 
   // The cell that an arrow leads to; cells that were not drawn are stepped over.

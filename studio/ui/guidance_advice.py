@@ -35,7 +35,7 @@ class Advice:
 def of(workbench: Workbench, form: GuidanceForm, values: Values, *, refused: bool = False) -> Advice:
     """All that can be said of the form as it stands. An empty field is no mistake unless it was just ``refused``."""
     data = form.request(values)
-    hints = guidance_showing.hints(form.named(values)) | unknown(workbench, data)
+    said = hints(workbench, form.named(values), data)
     empty = [name for name in NOT_YET if not data[name]]
     try:
         request = workbench.request(ENGINE, data)
@@ -44,10 +44,15 @@ def of(workbench: Workbench, form: GuidanceForm, values: Values, *, refused: boo
         found = form.problems(error)
         wrong = {name: note for name, note in found.items() if refused or name not in empty}
         if not found:
-            return Advice(cost_line(str(error)), hints)
+            return Advice(cost_line(str(error)), said)
         asked = "Fill in what is missing." if empty and not wrong else "This cannot be drawn as it is."
-        return Advice(cost_line(asked), hints | wrong)
-    return Advice(cost_line(line(request, estimate)), hints)
+        return Advice(cost_line(asked), said | wrong)
+    return Advice(cost_line(line(request, estimate)), said)
+
+
+def hints(workbench: Workbench, named: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Markup]:
+    """A word beside what has no effect, and about what the model has never seen."""
+    return guidance_showing.hints(named) | unknown(workbench, data)
 
 
 def line(request: GuidanceRequest, estimate: Estimate) -> str:

@@ -128,15 +128,16 @@ class Guidances:
 
     def _submit(self, data: Mapping[str, Any], values: Values, *, confirmed: bool = False) -> Updates:
         owner, workbench = live.owner_of(values[self.live.me]) or new_owner(), self.desk.workbench
+        hints = guidance_advice.hints(workbench, self.form.named(values), data)
         try:
             request = workbench.request(ENGINE, dict(data))
             if guidance_advice.is_large(request) and not confirmed:
                 question = guidance_advice.confirmation(request, workbench.estimate(request, ENGINE))
-                return self.form.written({}) | {self.tab.confirm: question, self.tab.refused: dict(data)}
+                return self.form.written(hints) | {self.tab.confirm: question, self.tab.refused: dict(data)}
             job_id = workbench.submit(ENGINE, dict(data), owner)
         except StudioError as error:
             return self._problem(error) | {self.tab.refused: dict(data), self.tab.confirm: NOTHING}
-        updates = self.form.written({}) | {self.tab.confirm: NOTHING}
+        updates = self.form.written(hints) | {self.tab.confirm: NOTHING}
         return updates | live.show(self.desk, self.live, TAB, values[self.live.me], job_id, owner)
 
     def _problem(self, error: StudioError) -> Updates:

@@ -26,6 +26,7 @@ class Mark:
 
     title: str
     guider: str
+    point: tuple[tuple[str, float], ...]
     across: Line
     up: Line
     evaluations: float
@@ -44,7 +45,14 @@ def of(columns: Sequence[Line], name: str) -> Markup:
 def marks_of(columns: Sequence[Line], measure: Measure) -> list[Mark]:
     """The columns of which both figures are known."""
     return [
-        Mark(column["title"], column["guider"], column[measure.name], column["diversity"], column["evaluations"])
+        Mark(
+            column["title"],
+            column["guider"],
+            tuple(column["point"].items()),
+            column[measure.name],
+            column["diversity"],
+            column["evaluations"],
+        )
         for column in columns
         if column.get("diversity") and column.get(measure.name)
     ]
@@ -82,7 +90,7 @@ def _svg(
 ) -> Markup:
     across, up = scales
     grid = "".join(f"M0 {up.at(value):.0f}H{WIDTH}" for value in ticks(up))
-    lines = [_path(marks, guider, names.index(guider), scales) for guider in names]
+    lines = [_path(chain, names, scales) for chain in chains(marks)]
     return tag(
         "svg",
         tag("title", f"Diversity against {measure.title}", id=f"{name}-title"),
@@ -114,14 +122,18 @@ def _interval(mark: Mark, names: Sequence[str], across: Scale, up: Scale) -> Mar
     return tag("path", d=level + upright, cls=f"interval hue-{names.index(mark.guider) % HUES}")
 
 
-def _path(marks: Sequence[Mark], guider: str, place: int, scales: tuple[Scale, Scale]) -> Markup:
-    """The points of one guider in the order of the grid."""
-    own = [mark for mark in marks if mark.guider == guider]
-    if len(own) < 2:
-        return NOTHING
+def chains(marks: Sequence[Mark]) -> list[list[Mark]]:
+    """The marks of one guider that differ in the last setting of the grid alone, in its order."""
+    found: dict[tuple[Any, ...], list[Mark]] = {}
+    for mark in marks:
+        found.setdefault((mark.guider, *mark.point[:-1]), []).append(mark)
+    return [chain for chain in found.values() if len(chain) > 1]
+
+
+def _path(chain: Sequence[Mark], names: Sequence[str], scales: tuple[Scale, Scale]) -> Markup:
     across, up = scales
-    points = " ".join(f"{across.at(mark.across['value']):.0f},{up.at(mark.up['value']):.0f}" for mark in own)
-    return tag("polyline", points=points, cls=f"line hue-{place % HUES}")
+    points = " ".join(f"{across.at(mark.across['value']):.0f},{up.at(mark.up['value']):.0f}" for mark in chain)
+    return tag("polyline", points=points, cls=f"line hue-{names.index(chain[0].guider) % HUES}")
 
 
 def _mark(mark: Mark, names: Sequence[str], dearest: float, scales: tuple[Scale, Scale]) -> Markup:

@@ -8,10 +8,11 @@ from typing import Any
 from studio.ui import guidance_grid, guidance_plot, guidance_table, words
 from studio.ui.compare import Side
 from studio.ui.guidance_stage import go_on, left_over
-from studio.ui.markup import Markup, icon, tag
+from studio.ui.markup import NOTHING, Markup, icon, tag
 from studio.ui.result import Result, finished, spent
 
 NO_ANSWER = "Whether AutoLoRA is worth its price is said once it stands beside LoRA + CFG, with two seeds or more."
+ENOUGH = 8  # pictures a column; intervals of fewer are much too narrow
 FILES = (
     ("table.csv", "CSV", "guidance.csv", "The table below the grid, for a spreadsheet"),
     ("table.json", "JSON", "guidance.json", "The table below the grid, with all settings"),
@@ -24,6 +25,7 @@ def of(result: Result) -> Markup:
     name = f"against-{''.join(c if c.isalnum() else '-' for c in result.key)}"
     parts = (
         _verdict(summary),
+        _caution(summary),
         left_over(summary, result.request),
         guidance_grid.of(result),
         guidance_table.of(summary),
@@ -108,6 +110,15 @@ def _verdict(summary: Mapping[str, Any]) -> Markup:
         return tag("p", NO_ANSWER, cls="verdict is-open")
     answer, _, reason = said.partition(":")
     return tag("p", tag("b", f"{answer}:"), reason, cls="verdict")
+
+
+def _caution(summary: Mapping[str, Any]) -> Markup:
+    """Figures of a few pictures say little, whatever their intervals look like."""
+    fewest = min((column["pictures"] for column in summary["columns"] if column["pictures"]), default=0)
+    if not summary.get("verdict") or fewest >= ENOUGH:
+        return NOTHING
+    said = f"{words.count(fewest, 'picture')} a column are too few to be sure of it: draw {ENOUGH} or more."
+    return tag("p", said, cls="caution")
 
 
 def _actions(result: Result) -> Markup:

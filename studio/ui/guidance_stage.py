@@ -26,10 +26,12 @@ GO_ON = "Draw what is missing; finished pictures are taken over"
 def forming(snapshot: Snapshot) -> Markup:
     """The row that forms: one picture a column, all of one prompt and one seed."""
     titles = snapshot.labels or planned(snapshot.request)
-    sources = [*snapshot.previews, *[""] * (len(titles) - len(snapshot.previews))]
     prompt, seed = row_of(snapshot.note, snapshot.request)
     heading = tag("p", tag("b", prompt), f" · seed {seed}", cls="row-said")
-    now = snapshot.note.partition(", prompt ")[0].partition(", seed ")[0]
+    said = [title for title in titles if snapshot.note == title or snapshot.note.startswith(f"{title}, ")]
+    now = max(said, key=len, default="")
+    there = titles.index(now) + 1 if now else len(titles)
+    sources = [*snapshot.previews[:there], *[""] * len(titles)]  # what is still to come has an empty frame
     figures = [
         figure(*name_and_point(title), preview(source, title), cls="view is-now" if title == now else "view")
         for title, source in zip(titles, sources, strict=False)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from studio.workbench import Workbench
 
 TAB = "guidance"
+FIRST = "is-it-worth-it"  # the preset that a first visit finds in the form
 
 
 @dataclass
@@ -73,8 +74,9 @@ def draw(desk: Desk, form: GuidanceForm) -> GuidanceTab:
 
 def first_comparison(workbench: Workbench) -> dict[str, Any]:
     """What the form holds on a first visit: the first preset, or else the first model with the first LoRA."""
-    presets = workbench.presets(ENGINE)
-    if presets:
-        return dict(presets[0].request)
+    presets = {preset.slug: preset for preset in workbench.presets(ENGINE)}
+    chosen = presets.get(FIRST) or next(iter(presets.values()), None)
+    if chosen:
+        return dict(chosen.request)
     models, loras = workbench.models(), workbench.loras()
     return {"model": models[0].name if models else "", "adapters": {"lora": loras[0]} if loras else {}}
