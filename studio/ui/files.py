@@ -17,6 +17,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from studio.ui import guidance_result
+
 if TYPE_CHECKING:
     from studio.ui.examples import Examples
     from studio.workbench import Workbench
@@ -124,13 +126,12 @@ class _Pipe(io.RawIOBase):
 
 def named_files(summary: Mapping[str, Any]) -> set[str]:
     """Every file name that a result's summary mentions; that of a merged folder stands with ``.zip`` behind it."""
+    if summary.get("columns") is not None:
+        return guidance_result.named_files(summary)
     found = {entry["image"] for part in ("pictures", "trials") for entry in summary.get(part) or ()}
     found |= {summary["strip"]} if summary.get("strip") else set()
     found |= {left["grid"] for left in summary.get("stopped") or ()}
     found |= {study["grid"]} if (study := summary.get("study")) else set()
-    found |= {cell["image"] for row in summary.get("rows") or () for cell in row["cells"] if cell}
-    found |= {summary["grid"]} if summary.get("grid") else set()
-    found |= set(summary.get("tables") or ())
     output = str(summary.get("output") or "")
     found |= {output if output.endswith(MODEL) else f"{output}{ZIP}"} if output else set()
     for candidate in summary.get("candidates") or ():

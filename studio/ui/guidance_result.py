@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from studio.ui import guidance_grid, guidance_plot, guidance_table, words
@@ -79,6 +80,12 @@ def side(result: Result) -> Side | None:
     return Side(result.key, result.title, result.link(name, None), settings, measured)
 
 
+def named_files(summary: Mapping[str, Any]) -> set[str]:
+    """What of a run's folder may be fetched: its pictures, the grid and the tables."""
+    pictures = {cell["image"] for row in summary.get("rows") or () for cell in row["cells"] if cell}
+    return {name for name in {*pictures, summary.get("grid"), *(summary.get("tables") or ())} if _is_plain(name)}
+
+
 def request_of(result: Result, place: str, *, alone: bool) -> dict[str, Any] | None:
     """The settings of a cell named like ``0-2``: those of its column, or with ``alone`` all that draws it."""
     row, column = _cell(result.summary, place)
@@ -97,6 +104,10 @@ def _cell(summary: Mapping[str, Any], place: str) -> tuple[Any, Any]:
         return None, None
     found = int(first) < len(rows) and int(second) < len(columns)
     return (rows[int(first)], columns[int(second)]) if found else (None, None)
+
+
+def _is_plain(name: object) -> bool:
+    return isinstance(name, str) and bool(name) and Path(name).name == name
 
 
 def _drawn(summary: Mapping[str, Any]) -> int:
