@@ -1,5 +1,5 @@
-// What the Guidance tab does without asking the server: a cell of the grid shown large, walked to with the arrow keys, and
-// two of them compared.
+// What the Guidance tab does without asking the server: a cell of the grid shown large, walked to with the arrow keys, two
+// of them compared, and a comma taken for the point that it is meant to be.
 (() => {
   "use strict";
 
@@ -135,6 +135,13 @@
       there.scrollIntoView({ block: "nearest", inline: "nearest" });
     }
   }, true);
+
+  // Browsers drop the comma that somebody types into a slider's number, and 1,5 would be 15.
+  document.addEventListener("beforeinput", (event) => {
+    if (event.data !== "," || !event.target.matches?.("input[data-testid=number-input]")) return;
+    event.preventDefault();
+    document.execCommand("insertText", false, ".");
+  });
 
   document.addEventListener("click", (event) => {
     const at = (selector) => event.target.closest(selector);

@@ -11,9 +11,9 @@ import gradio as gr
 from studio.guidance.guiders import GUIDERS
 from studio.guidance.request import GuidanceRequest
 from studio.guidance.settings import Settings
-from studio.ui.fields import check, choice, group, slider, text
+from studio.ui.fields import check, choice, group, number, slider, text
 from studio.ui.guidance_data import AXES, SWEPT, written
-from studio.ui.guidance_form import MOST_SEEDS, GuidanceForm
+from studio.ui.guidance_form import GuidanceForm
 from studio.ui.guidance_showing import TITLES, explained
 from studio.ui.place import place
 
@@ -95,8 +95,7 @@ def _essentials(form: GuidanceForm, named: Named) -> None:
         _slide(form, named, "w2", "Guidance with the LoRA", 0, 30, "w2", step=0.1)
     with gr.Row(elem_classes="sliders"):
         _slide(form, named, "lora_scale", "LoRA scale", -4, 4, "Times each LoRA's own.", elem_id="lora-scale")
-        info = "The same in every column."
-        _slide(form, named, "seeds", "Seeds", 1, max(MOST_SEEDS, named["seeds"]), info, elem_id="seeds", step=1)
+        number(form, "seeds", "Seeds", named["seeds"], "The same in every column.", elem_id="seeds")
 
 
 def _slide(

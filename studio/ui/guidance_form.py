@@ -19,7 +19,6 @@ AT_HAND = ("model", "adapters", "lora", "prompts", "guiders", "gamma", "w", "w1"
 """The fields that stand outside of the folds; so do the places of sentences that are about no field."""
 OF_THE_GRID = ("sweep",)
 _OF_SETTINGS = re.compile(r"(^|(?<=[.?!] ))settings\.(?=[a-z])")
-MOST_SEEDS = 64  # of the slider; more can be written beside it
 
 
 @dataclass
@@ -46,7 +45,7 @@ class GuidanceForm(Form):
         return [*self.shown.values(), self.more, self.grid]
 
     def opened(self, named: Mapping[str, Any]) -> Updates:
-        """Only what the chosen guiders heed is shown, and sliders reach as far as their values."""
+        """Only what the chosen guiders heed is shown."""
         return guidance_showing.opened(self, named)
 
     def problems(self, error: StudioError, engine: str = "") -> dict[str, Markup]:

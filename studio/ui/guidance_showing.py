@@ -42,17 +42,13 @@ TITLES = {
 
 
 def opened(form: GuidanceForm, named: Mapping[str, Any]) -> Updates:
-    """Updates of all that can be shown or hidden, and of the slider of the seeds, which reaches its value."""
+    """Updates of all that can be shown or hidden."""
     there, apart = heeded(named.get("guiders") or ()), bool(named.get("apart"))
     visible = {name: any(each in there for each in settings) for name, settings in UNDER_MORE.items()}
     visible |= {"w": not apart, "own-w": apart, "apart": bool(there & set(BOTH))}
     visible |= {f"values.{axis}": bool(named.get(f"axis.{axis}")) for axis in AXES}
     visible["axis.1"] = any(named.get(f"axis.{axis}") for axis in AXES)
-    updates: Updates = {form.shown[name]: gr.update(visible=yes) for name, yes in visible.items() if name in form.shown}
-    seeds, control = named.get("seeds"), form.controls["seeds"]
-    if isinstance(seeds, int | float) and seeds > control.maximum:
-        updates[control] = gr.update(maximum=int(seeds))
-    return updates
+    return {form.shown[name]: gr.update(visible=yes) for name, yes in visible.items() if name in form.shown}
 
 
 def hints(named: Mapping[str, Any]) -> dict[str, Markup]:
