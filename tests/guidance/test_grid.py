@@ -34,7 +34,8 @@ def test_a_guider_has_columns_only_for_what_it_heeds():
 def test_two_axes_are_every_pair_and_w_is_both_scales():
     sweep = ({"setting": "lora_scale", "values": (0.4, 1)}, {"setting": "w", "values": (3.5, 5)})
     found = columns(request(guiders=("none", "autolora"), sweep=sweep))
-    assert [column.title for column in found[:3]] == ["LoRA alone · LoRA 0.4", "LoRA alone · LoRA 1", "AutoLoRA · LoRA 0.4, w 3.5"]  # fmt: skip
+    first = ["LoRA alone · LoRA 0.4", "LoRA alone · LoRA 1", "AutoLoRA · LoRA 0.4, w 3.5"]
+    assert [column.title for column in found[:3]] == first
     assert len(found) == 2 + 4
     assert {(c.settings.lora_scale, c.settings.w1, c.settings.w2) for c in found[2:]} == {
         (scale, w, w) for scale, w in itertools.product((0.4, 1.0), (3.5, 5.0))

@@ -72,7 +72,7 @@ def test_without_cfg_autolora_extrapolates_the_prompts_answer_alone(stage):
 def test_a_lora_that_changes_nothing_makes_gamma_irrelevant(stage):
     worn = (("none", 1.0),)
     expected, _ = answered(stage, "cfg", worn, w2=5)
-    for gamma in (-1.0, 0.0, 0.5, 1.5, 3.0):
+    for gamma in (-1.0, 0.5, 3.0):
         for name in ("autolora", "autolora_refresh", "autolora_skip", "autolora_interval", "lora_scaled"):
             close(answered(stage, name, worn, w1=5, w2=5, gamma=gamma)[0], expected, [15 * expected])
 
