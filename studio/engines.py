@@ -117,6 +117,16 @@ ENGINES: tuple[Engine, ...] = (
         in_folder=True,
         launch="studio.training.launching",
     ),
+    Engine(
+        name="guidance",
+        title="Guidance",
+        about="AutoLoRA beside plain guidance and others, from the same noise: how different, how faithful, how dear",
+        request="studio.guidance.request:GuidanceRequest",
+        run="studio.guidance.engine:run",
+        preflight="studio.guidance.preflight",
+        allow=policy.check_guidance,
+        in_folder=True,
+    ),
 )
 
 

@@ -88,3 +88,15 @@ class Caption(Protocol):
     data: str
     model: str
     write: str
+
+
+class Guidance(Protocol):
+    """What these rules look at of a request to compare guidance."""
+
+    model: str
+    adapters: dict[str, str]
+    prompts: tuple[str, ...]
+    negative_prompt: str
+    extractor: str
+    resume: str
+    size: int | None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from studio import passes
 from studio.errors import PolicyError, nearest, shortened
-from studio.judged import Caption, Illusion, Merge, Search, Strip, Train, Trials
+from studio.judged import Caption, Guidance, Illusion, Merge, Search, Strip, Train, Trials
 from studio.settings import Settings
 
 SCORER = "builtin:clip"
@@ -144,6 +144,13 @@ def check_data(data: str, limits: Limits, edits: str = "") -> None:
     _refuse(_data_problems(data, edits, limits))
 
 
+def check_guidance(
+    request: Guidance, limits: Limits, allowed_models: Collection[str], allowed_loras: Collection[str] = ()
+) -> None:
+    """Raises one PolicyError. Strangers name neither files nor folders."""
+    _refuse(_guidance_problems(request, limits, allowed_models, allowed_loras))
+
+
 def _refuse(problems: Iterable[tuple[str, str]]) -> None:
     """One PolicyError with every problem, if there is any; its field is the first one's."""
     found = list(problems)
@@ -266,6 +273,24 @@ def _data_problems(data: str, edits: str, limits: Limits) -> Iterator[tuple[str,
         yield "data", "no folder can be named in a studio that strangers visit; choose a built-in set or drop pictures"
     if limits.listed_models_only and edits and not KEPT_EDITS.fullmatch(edits):
         yield "edits", "no file can be named in a studio that strangers visit; edit the captions in the page"
+
+
+def _guidance_problems(
+    request: Guidance, limits: Limits, allowed_models: Collection[str], allowed_loras: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    if limits.listed_models_only:
+        if request.model not in allowed_models:
+            yield "model", _unlisted(request.model, allowed_models)
+        for name, text in request.adapters.items():
+            if text not in allowed_loras:
+                yield f"adapters.{name}", _unlisted(text, allowed_loras)
+        if request.extractor != SCORER:
+            yield "extractor", _unlisted(request.extractor, [SCORER])
+        if request.resume:
+            yield "resume", "cannot be set in a studio that strangers visit; leave it out"
+    yield from _above("size", request.size or 0, limits.max_size)
+    for index, prompt in enumerate(request.prompts):
+        yield from _too_long(f"prompts.{index}", prompt, limits)
 
 
 def _trial_problems(

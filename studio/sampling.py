@@ -43,6 +43,9 @@ FLOW_SCHEDULERS: Mapping[str, Callable[[dict[str, Any]], Any]] = {
 }
 
 
+MOST_BATCHES = 64  # kept between steps by a predictor
+
+
 class Seen(Protocol):
     """A view as the loop needs it: what the network is shown (V) and how its answer comes back (P)."""
 
@@ -258,6 +261,8 @@ class Predictor:
 
     def _forward(self, x: Tensor, rows: tuple[Row, ...]) -> Tensor:
         if rows not in self._batches:
+            if len(self._batches) >= MOST_BATCHES:  # a run of very many columns must not fill the memory
+                self._batches.clear()
             self._batches[rows] = self._conditions(rows), _scales(rows, x.device)
         compiled = self.network.compiled
         if compiled is not None and compiled.is_new(x):

@@ -86,13 +86,14 @@ class Workbench:
         self._store: ModelStore | None = None
         self._shelf = Shelf()
         self._library: Library | None = None
+        self._importing = False  # by the warm-up: two threads that import diffusers at once find it half made
 
     def request(self, engine: str, data: dict[str, Any]) -> BaseModel:
         """``data`` as a request this studio would run; raises RequestError or PolicyError with every problem."""
         entry = engine_named(engine)
         request = requests.parse(entry.request_class(), data)
         entry.allow(request, self.limits, [choice.name for choice in self.models()], self.loras())
-        entry.check(request, self.settings)
+        entry.check(request, None if self._importing else self.settings)  # the job checks adapters once more
         return request
 
     def submit(self, engine: str, data: dict[str, Any], owner: str) -> str:
@@ -217,6 +218,7 @@ class Workbench:
 
     def warm_up(self) -> None:
         """Import the engines and load the first model in the job thread, so that the first click need not wait."""
+        self._importing = True
         self.jobs.warm_up(self._warm_up)
 
     def close(self) -> bool:
@@ -251,8 +253,12 @@ class Workbench:
         return self._store
 
     def _warm_up(self) -> None:
-        for engine in ENGINES:
-            engine.run_function()
+        try:
+            for engine in ENGINES:
+                engine.run_function()
+            imported("studio.models.fitting:Fitting")
+        finally:
+            self._importing = False
         # What was imported stays for good. Collecting garbage holds every thread up, and looking through all of that
         # takes 0.3 s; left out, it takes 2 ms. No model may be among it: one that is evicted has to be collected.
         gc.collect()

@@ -6,11 +6,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from studio.errors import StudioError
 from studio.guidance.grid import Column
@@ -39,12 +40,18 @@ class Cell:
     seconds: float
 
 
-@dataclass(frozen=True)
-class _Kept:
-    key: str
-    file: str
+class _Kept(BaseModel):
+    """A line of the log: the picture, which is named by its key, is whole by the time that it is written."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    key: str = Field(pattern="^[0-9a-f]{64}$")
     evaluations: int
     seconds: float
+
+    @property
+    def file(self) -> str:
+        return f"{self.key}.png"
 
 
 class Cells(dict[Spot, Cell]):
@@ -78,19 +85,20 @@ class Cells(dict[Spot, Cell]):
         return {"version": 1, "engine": "guidance", "seed": spot.seed, "request": alone.model_dump(mode="json")}
 
     def key(self, spot: Spot) -> str:
-        """What the picture depends on, the adapters' bytes with it."""
-        request = self.recipe(spot)["request"]
-        parts = {name: request[name] for name in sorted(OF_A_CELL | {"guiders", "settings", "prompts", "seed"})}
+        """What the picture depends on, the adapters' bytes with it, and no setting that its guider does not heed."""
+        request = self.request.model_dump(mode="json", include=OF_A_CELL)
+        parts = request | {"prompt": self.request.prompts[spot.prompt], "seed": spot.seed}
+        parts |= {"column": self.columns[spot.column].drawn}
         return hashlib.sha256(json.dumps([parts, self.hashes], sort_keys=True).encode()).hexdigest()
 
     def keep(self, spot: Spot, cell: Cell) -> None:
         self[spot] = cell
         if self.place is None:
             return
-        name = f"{spot.prompt}-{spot.seed}-{spot.column}.png"
+        kept = _Kept(key=self.key(spot), evaluations=cell.evaluations, seconds=cell.seconds)
         with _writing():
-            write_png(cell.picture, self.place / name, self.recipe(spot))
-            self._note(_Kept(self.key(spot), name, cell.evaluations, cell.seconds))
+            write_png(cell.picture, self.place / kept.file, self.recipe(spot))
+            self._note(kept)
 
     def take_over(self, spot: Spot) -> bool:
         """Whether an earlier run drew this very picture; then it is here now."""
@@ -107,7 +115,7 @@ class Cells(dict[Spot, Cell]):
 
     def _note(self, kept: _Kept) -> None:
         with (self.place / LOG).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(kept)) + "\n")
+            file.write(kept.model_dump_json() + "\n")
 
 
 def _read(place: Path) -> dict[str, tuple[Path, _Kept]]:
@@ -122,11 +130,10 @@ def _read(place: Path) -> dict[str, tuple[Path, _Kept]]:
     found = {}
     for line in lines:
         try:
-            kept = _Kept(**json.loads(line))
-        except (ValueError, TypeError):
+            kept = _Kept.model_validate_json(line)
+        except ValidationError:
             continue
-        if Path(kept.file).name == kept.file:
-            found[kept.key] = (place / kept.file, kept)
+        found[kept.key] = (place / kept.file, kept)
     return found
 
 

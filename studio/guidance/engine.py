@@ -11,10 +11,10 @@ from studio.guidance.cells import Cells
 from studio.guidance.drawing import Drawing
 from studio.guidance.grid import Column, columns
 from studio.guidance.metrics import Measured, Reader, measured
-from studio.guidance.preflight import check
+from studio.guidance.preflight import check, check_files
 from studio.guidance.request import GuidanceRequest
 from studio.guidance.result import GuidanceResult
-from studio.models import kinds, wearing
+from studio.models import wearing
 from studio.models.clip import ClipScorer
 from studio.models.lora_files import read_lora
 from studio.models.networks import Network
@@ -33,9 +33,7 @@ def run(
     """
     begun = time.perf_counter()
     check(request)
-    kinds.check_draws(request.model, models.assets, models.models_dir)
-    kinds.check_scores(request.extractor, models.assets, models.models_dir)
-    wearing.check(request.adapters, request.model, models.assets, models.models_dir)
+    check_files(request, models.assets, models.models_dir)
     on_step(Step(0, 1, note="Loading the model"))
     models.scorer(request.extractor, lambda scorer: None)  # what cannot be loaded is refused before the work
     peak, found = PeakMemory(models.device), columns(request)
@@ -46,7 +44,7 @@ def run(
     try:
         models.network(request.model, lambda network: _draw(models, network, files, drawing))
         stopped = False
-    except Cancelled:
+    except (Cancelled, KeyboardInterrupt):
         if not cells:
             raise
         stopped = True
@@ -57,7 +55,7 @@ def run(
         measured=_measure(request, models, cells, found),
         seconds=time.perf_counter() - begun,
         evaluations=drawing.evaluations,
-        notes=drawing.notes,
+        notes=(*wearing.slower(files), *drawing.notes),
         stopped=stopped,
         peak_memory=peak.bytes,
     )

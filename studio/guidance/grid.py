@@ -37,6 +37,12 @@ class Column:
         return self.settings.steps * GUIDERS[self.guider].longer(self.settings)
 
     @property
+    def drawn(self) -> dict[str, float | str]:
+        """All that its pictures depend on: two columns of which this is the same draw the same."""
+        heeded = (*GUIDERS[self.guider].heeds, "lora_scale")
+        return {"guider": self.guider, "steps": self.steps} | {name: getattr(self.settings, name) for name in heeded}
+
+    @property
     def most_evaluations(self) -> int:
         """Of one picture; those that look at the noise or at the answers may need fewer."""
         return self.steps * GUIDERS[self.guider].rows(self.settings)
@@ -45,6 +51,8 @@ class Column:
 def columns(request: GuidanceRequest) -> tuple[Column, ...]:
     """All columns in the order of the guiders, then of the grid. RequestError for a value out of its bounds."""
     points = [dict(point) for point in _points(request)]
+    for point in points:
+        _at(request.settings, point)
     return tuple(column for name in request.guiders for column in _of(name, request, points))
 
 
@@ -55,17 +63,24 @@ def _points(request: GuidanceRequest) -> Iterator[Iterator[tuple[str, float]]]:
 
 def _of(name: str, request: GuidanceRequest, points: list[dict[str, float]]) -> Iterator[Column]:
     """A guider at every point that makes a difference to it."""
-    seen = set()
-    for point in points:
-        own = tuple((axis, value) for axis, value in point.items() if _heeds(name, axis))
-        if own not in seen:
-            seen.add(own)
-            yield Column(name, _at(request.settings, dict(own)), own)
+    entry, seen = GUIDERS[name], []
+    named, counted = {*entry.heeds, *ALWAYS}, {*entry.heeds, *ALWAYS, *entry.lengthened_by}
+    every = [_at(request.settings, _only(point, counted)) for point in points]
+    if len({entry.longer(settings) for settings in every}) > 1:
+        named = counted
+    for point, settings in zip(points, every, strict=True):
+        column = Column(name, settings, tuple(_only(point, named).items()))
+        if column.drawn not in seen:
+            seen.append(column.drawn)
+            yield column
 
 
-def _heeds(name: str, axis: str) -> bool:
-    heeded = {*GUIDERS[name].heeds, *ALWAYS}
-    return bool({"w1", "w2"} & heeded) if axis == "w" else axis in heeded
+def _only(point: Mapping[str, float], names: set[str]) -> dict[str, float]:
+    return {axis: value for axis, value in point.items() if _in(axis, names)}
+
+
+def _in(axis: str, names: set[str]) -> bool:
+    return bool({"w1", "w2"} & names) if axis == "w" else axis in names
 
 
 def _at(settings: Settings, point: Mapping[str, float]) -> Settings:

@@ -12,8 +12,9 @@ from studio.guidance.settings import Settings
 class GuiderEntry:
     """One line of the table.
 
-    ``heeds`` names the settings that change its pictures, beside steps and lora_scale, which all heed; ``rows`` is the
-    most that the network evaluates for one picture in a step; ``longer`` is how many times its steps it takes.
+    ``heeds`` names the settings that change its prediction, beside lora_scale, which all heed; ``rows`` is the most
+    that the network evaluates for one picture in a step; ``longer`` is how many times its steps it takes, and
+    ``lengthened_by`` names the settings that decide it.
     """
 
     name: str
@@ -23,6 +24,7 @@ class GuiderEntry:
     heeds: tuple[str, ...]
     rows: Callable[[Settings], int]
     longer: Callable[[Settings], int] = lambda settings: 1
+    lengthened_by: tuple[str, ...] = ()
 
 
 def cfg_rows(w: float) -> int:
@@ -110,9 +112,10 @@ GUIDERS: Mapping[str, GuiderEntry] = {
             "LoRA + CFG, as dear as AutoLoRA",
             "LoRA + CFG with AutoLoRA's evaluations spent on more steps.",
             "Ho & Salimans 2022, arXiv 2207.12598, eq. 6",
-            ("gamma", "w1", "w2"),
+            ("w2",),
             lambda settings: cfg_rows(settings.w2),
             lambda settings: max(1, round(autolora_rows(settings) / cfg_rows(settings.w2))),
+            ("gamma", "w1", "w2"),
         ),
         GuiderEntry(
             "cfg_interval",

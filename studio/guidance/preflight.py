@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from studio.errors import RequestError, shortened
+from studio.errors import RequestError, StudioError, shortened
 from studio.guidance.grid import columns
 from studio.guidance.guiders import GUIDERS
 from studio.guidance.request import GuidanceRequest
-from studio.models import wearing
+from studio.models import kinds, wearing
 
 if TYPE_CHECKING:
     from studio.settings import Settings
@@ -25,7 +26,18 @@ def check(request: GuidanceRequest, settings: Settings | None = None) -> None:
             field="sweep",
         )
     if settings is not None:
-        wearing.check(request.adapters, request.model, settings.assets, settings.models_dir)
+        check_files(request, settings.assets, settings.models_dir)
+
+
+def check_files(request: GuidanceRequest, assets: Path, models_dir: Path | None) -> None:
+    """Raises a StudioError, with the field at fault, for a model, extractor or adapter that cannot be used."""
+    kinds.check_draws(request.model, assets, models_dir)
+    try:
+        kinds.check_scores(request.extractor, assets, models_dir)
+    except StudioError as error:
+        error.field = "extractor"
+        raise
+    wearing.check(request.adapters, request.model, assets, models_dir)
 
 
 def cells(request: GuidanceRequest) -> int:

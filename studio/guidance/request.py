@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from studio.errors import shortened
 from studio.guidance.settings import Settings
 
+ADAPTER = re.compile(r"[A-Za-z0-9_-]{1,32}")
 Prompt = Annotated[str, Field(min_length=1, max_length=400)]
 Scale = Annotated[float, Field(ge=-4.0, le=4.0, allow_inf_nan=False)]
 Scheduler = Literal["ddim", "euler", "dpm++2m"]
@@ -83,8 +86,14 @@ class GuidanceRequest(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self) -> GuidanceRequest:
+        if odd := next((name for name in self.adapters if not ADAPTER.fullmatch(name)), None):
+            raise ValueError(
+                f"adapters: {shortened(odd)!r} is no name for an adapter; use up to 32 letters, digits, - and _"
+            )
         if unknown := next((name for name in self.scales if name not in self.adapters), None):
-            raise ValueError(f"scales: no adapter is called {unknown!r}; name one of {', '.join(self.adapters)}")
+            raise ValueError(
+                f"scales: no adapter is called {shortened(unknown)!r}; name one of {', '.join(self.adapters)}"
+            )
         if self.settings.low > self.settings.high:
             raise ValueError(
                 f"settings.low: the interval is upside down ({self.settings.low:g} to {self.settings.high:g}); "

@@ -5,6 +5,7 @@ b and l stand for the base model and the adapted one, u and c for the empty (or 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from studio.guidance.settings import Settings
+from studio.guidance.settings import SIGMA_MOST, Settings
 from studio.models.networks import Prediction
 from studio.sampling import Adapters, Guider, Moment, Plan, Term, Upright, clean_estimate, from_clean
 
@@ -100,8 +101,8 @@ class Refreshed:
         self.base, self.adapted = cast.cfg(s.w1, ()), cast.cfg(s.w2, cast.worn())
 
     def __call__(self, step: int, sigma: float) -> Plan:
-        if not self.extra:
-            return Plan([self.adapted])
+        if alone := _alone(1 + self.extra, self.base, self.adapted):
+            return alone
         if step % self.every:
             return Plan([self.adapted], lambda sums, at: sums[0] + self.extra * self.difference)
         return Plan([self.base, self.adapted], self._look)
@@ -110,6 +111,11 @@ class Refreshed:
         base, adapted = sums
         self.difference = adapted - base
         return adapted + self.extra * self.difference
+
+
+def _alone(gamma: float, base: list[Term], adapted: list[Term]) -> Plan | None:
+    """Where one of the two models does not count at all, it is not asked."""
+    return Plan([adapted]) if gamma == 1.0 else Plan([base]) if gamma == 0.0 else None
 
 
 class UntilAgreed:
@@ -124,7 +130,9 @@ class UntilAgreed:
         self.base, self.adapted = cast.cfg(s.w1, ()), cast.cfg(s.w2, cast.worn())
 
     def __call__(self, step: int, sigma: float) -> Plan:
-        if self.agreed >= AGREED_TWICE or self.gamma == 1.0:
+        if alone := _alone(self.gamma, self.base, self.adapted):
+            return alone
+        if self.agreed >= AGREED_TWICE:
             return Plan([self.adapted])
         return Plan([self.base, self.adapted], self._look)
 
@@ -185,8 +193,12 @@ def _projected(change: Tensor, onto: Tensor) -> Tensor:
 
 
 def _is_inside(settings: Settings, sigma: float) -> bool:
-    """The interval is open below and closed above, as Kynkäänniemi et al. write it; zero belongs to it."""
-    return (settings.low < sigma or settings.low == 0.0) and sigma <= settings.high
+    """The interval is open below and closed above, as Kynkäänniemi et al. write it.
+
+    Its greatest end has no bound: flow begins at infinite noise to signal.
+    """
+    high = settings.high if settings.high < SIGMA_MOST else math.inf
+    return settings.low < settings.high and settings.low < sigma <= high
 
 
 FACTORIES: Mapping[str, Callable[[Cast], Guider]] = {

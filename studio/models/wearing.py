@@ -8,12 +8,26 @@ from pathlib import Path
 from studio.errors import ModelError
 from studio.models import refs
 
+PLAIN = "LoRA"
+
 
 def files(adapters: Mapping[str, str], assets: Path, models_dir: Path | None) -> dict[str, Path]:
     """The file or folder of every adapter by its name; UnknownNameError for one that is not there."""
     return {
         name: refs.resolve_lora(text, assets, models_dir, field=f"adapters.{name}") for name, text in adapters.items()
     }
+
+
+def slower(files: Mapping[str, Path]) -> tuple[str, ...]:
+    """A sentence for each adapter that is no plain LoRA: its change is written out at every step. Imports torch."""
+    from studio.models.lora_files import read_lora
+
+    found = {name: [kind for kind in read_lora(path).kinds if kind != PLAIN] for name, path in files.items()}
+    return tuple(
+        f"{name} is {' and '.join(kinds)}: exact as well, but slower than a plain LoRA."
+        for name, kinds in found.items()
+        if kinds
+    )
 
 
 def check(adapters: Mapping[str, str], model: str, assets: Path, models_dir: Path | None) -> None:

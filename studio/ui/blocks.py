@@ -12,11 +12,22 @@ import gradio as gr
 
 from studio.illusions.request import IllusionRequest
 from studio.requests import parse
-from studio.ui import api, events, guard, live, merge_events, theme, train_events, train_pictures_events
+from studio.ui import (
+    api,
+    events,
+    guard,
+    guidance_events,
+    live,
+    merge_events,
+    theme,
+    train_events,
+    train_pictures_events,
+)
 from studio.ui.desk import ENGINE, Desk
 from studio.ui.examples import Examples
 from studio.ui.files import Files
 from studio.ui.form import Form
+from studio.ui.guidance_form import GuidanceForm
 from studio.ui.illusion_form import IllusionForm
 from studio.ui.keeping import keep
 from studio.ui.live import QUIET, STORAGE_SECRET, Live
@@ -61,6 +72,7 @@ class Forms:
     illusion: IllusionForm
     merge: MergeForm
     train: TrainForm
+    guidance: GuidanceForm
 
 
 @dataclass(frozen=True)
@@ -79,6 +91,8 @@ class Drawn:
     train: train.TrainTab
     train_tab: gr.Tab
     illusion: illusion.IllusionTab
+    guidance: guidance.GuidanceTab
+    guidance_tab: gr.Tab
     history: history.HistoryTab
     history_tab: gr.Tab
 
@@ -90,11 +104,11 @@ def build(workbench: Workbench) -> Page:
     found = Examples(shipped / ENGINE, {p.slug: p.request for p in presets})
     found.add(shipped / train.ENGINE, {p.slug: p.request for p in workbench.presets(train.ENGINE)}, train.ENGINE)
     desk = Desk(workbench, found, Files(workbench, found))
-    forms = Forms(IllusionForm(), MergeForm(), TrainForm())
+    forms = Forms(IllusionForm(), MergeForm(), TrainForm(), GuidanceForm())
     request = _first_request(desk)
     with Page(desk.files) as page:
         me = gr.BrowserState({}, storage_key="duckrabbit.me", secret=STORAGE_SECRET)
-        kept = {name: _kept(name) for name in ("illusion", "merge", "train")}
+        kept = {name: _kept(name) for name in ("illusion", "merge", "train", "guidance")}
         seen, timer = gr.State({}), gr.Timer(live.POLL, active=False)
         bar = _top_bar(desk, forms.illusion, request)
         said = place(live.spoken(""), elem_id="said", elem_classes="unseen")
@@ -104,10 +118,12 @@ def build(workbench: Workbench) -> Page:
             _stage(illusion.TAB, drawn.illusion.stage, drawn.illusion.stop, forms.illusion),
             _stage(merge.TAB, drawn.merge.stage, drawn.merge.stop, forms.merge),
             _stage(train.TAB, drawn.train.stage, drawn.train.stop, forms.train),
+            _stage(guidance.TAB, drawn.guidance.stage, drawn.guidance.stop, forms.guidance),
         )
         shown = Live(me, seen, timer, said, bar.pill, drawn.history.queue, stages)
         others = (events.Illusions(desk, drawn.illusion, shown), merge_events.Merges(desk, drawn.merge, shown))
-        makers = (*others, train_events.Trainings(desk, drawn.train, shown, others))
+        trainings = train_events.Trainings(desk, drawn.train, shown, others)
+        makers = (*others, trainings, guidance_events.Guidances(desk, drawn.guidance, shown))
         _wire(page, makers, drawn, tabs, kept)
         chip = partial(model_chip, workbench)
         for known in (page.load, bar.model.change, said.change):
@@ -206,33 +222,35 @@ def _tabs(desk: Desk, forms: Forms, request: IllusionRequest) -> Drawn:
         trained = train.draw(desk, forms.train)
     with gr.Tab("Illusions", id=illusion.TAB):
         drawn = illusion.draw(desk, forms.illusion, request, desk.workbench.limits)
-    with gr.Tab("Guidance", id="guidance"):
-        guidance.draw()
+    with gr.Tab("Guidance", id=guidance.TAB) as guidance_tab:
+        guided = guidance.draw(desk, forms.guidance)
     with gr.Tab("Score", id="score"):
         score.draw()
     with gr.Tab("History", id="history") as tab:
         listed = history.draw()
-    return Drawn(merged, merge_tab, trained, train_tab, drawn, listed, tab)
+    return Drawn(merged, merge_tab, trained, train_tab, drawn, guided, guidance_tab, listed, tab)
 
 
 def _wire(
     page: Page,
-    makers: tuple[events.Illusions, merge_events.Merges, train_events.Trainings],
+    makers: tuple[events.Illusions, merge_events.Merges, train_events.Trainings, guidance_events.Guidances],
     drawn: Drawn,
     tabs: gr.Tabs,
     kept: Mapping[str, gr.BrowserState],
 ) -> None:
     """Everything that is not one tab's own: opening, following, stopping, the history's buttons, the address."""
-    illusions, merges, trainings = makers
+    illusions, merges, trainings, guidances = makers
     desk, shown = illusions.desk, illusions.live
     page.load(partial(live.attach, desk, shown), shown.me, shown.outputs, **QUIET)
     keep(page, illusions.form, kept["illusion"])
     keep(page, merges.form, kept["merge"])
     keep(page, trainings.form, kept["train"])
+    keep(page, guidances.form, kept["guidance"])
     events.wire(illusions)
     merge_events.wire(merges, page, drawn.merge_tab)
     train_pictures_events.wire(trainings.pictures, page, drawn.train_tab)
     train_events.wire(trainings, page, drawn.train_tab)
+    guidance_events.wire(guidances, page, drawn.guidance_tab)
     shown.timer.tick(partial(live.tick, desk, shown), shown.followed, shown.pulled, trigger_mode="once", **QUIET)
     news = [shown.me, shown.said, *shown.keys]
     after = [shown.timer, *(part for stage in shown.stages for part in (stage.stop, *stage.form.places()))]

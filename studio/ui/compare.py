@@ -62,16 +62,20 @@ def waiting(first: Side) -> Markup:
 def pair(left: Side, right: Side) -> Markup:
     """Both, as large as the page allows."""
     heading = tag("div", tag("h2", "Compare", tabindex=-1), _close("Close"), cls="comparison-head")
-    figures = tag("div", _slider(left, right), _difference(left, right), cls="comparison-figures")
     return tag(
         "section",
         heading,
-        figures,
+        figures(left, right),
         _table(left, right),
         cls="comparison is-open",
         data_picked=f"{left.key} {right.key}",
         aria_label="Comparison",
     )
+
+
+def figures(left: Side, right: Side) -> Markup:
+    """The slider between two pictures, and the map of what differs."""
+    return tag("div", _slider(left, right), _difference(left, right), cls="comparison-figures")
 
 
 def _close(title: str) -> Markup:

@@ -31,6 +31,10 @@ EMPTY: Mapping[str, tuple[str, str]] = {
         "Your model learns here",
         "Choose a preset or pictures of your own, then press Train: curves and samples appear as it learns.",
     ),
+    "guidance": (
+        "The same seeds under every guidance appear here",
+        "Choose a LoRA and write a prompt, then press Compare: a table says what each guidance gains and costs.",
+    ),
 }
 """Tab -> what its result column says before anything was made there."""
 

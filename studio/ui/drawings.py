@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from studio.ui import (
     compare,
+    guidance_result,
+    guidance_stage,
     merge_result,
     merge_stage,
     result,
@@ -78,6 +80,10 @@ DRAWINGS: Mapping[str, Drawing] = {
         Drawing(
             "train", "train", train_stage.forming, train_result.of, train_result.told, train_result.cover,
             train_result.side, train_stage.actions, train_stage.kept, train_stage.quiet,
+        ),
+        Drawing(
+            "guidance", "guidance", guidance_stage.forming, guidance_result.of, guidance_result.told,
+            guidance_result.cover, guidance_result.side, guidance_stage.actions,
         ),
     )
 }  # fmt: skip

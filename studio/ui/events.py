@@ -19,7 +19,7 @@ from studio.ui.tabs.illusion import TAB, IllusionTab, word_list
 from studio.workbench import new_owner
 
 SEEDS = 2**32
-MADE_ELSEWHERE = "This picture was made on the Merge tab; open that tab and drop it there."
+MADE_ELSEWHERE = "This picture was made on another tab; open that tab and drop it there."
 
 
 class Illusions:

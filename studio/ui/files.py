@@ -18,7 +18,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from studio.training import folder as training
-from studio.ui import train_result
+from studio.ui import guidance_result, train_result
 from studio.ui.picture_files import PictureFiles
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ THUMBNAIL_WIDTHS = (128, 256, 512)
 MOST_TOKENS = 20_000
 KINDS = {".png": "image/png", ".webp": "image/webp", ".gif": "image/gif"}
 SAVED = {".pdf": "application/pdf", ".svg": "image/svg+xml"}  # what is never shown in place, only saved
+SAVED |= {".csv": "text/csv", ".json": "application/json"}
 MODEL, ZIP = ".safetensors", ".zip"  # a folder is packed while it is sent
 MODELS = {MODEL: "application/octet-stream"}  # large: fetched once, not kept by a browser
 CHUNK = 1024**2  # bytes
@@ -141,6 +142,8 @@ def named_files(summary: Mapping[str, Any]) -> set[str]:
     """Every file name that a result's summary mentions; that of a merged folder stands with ``.zip`` behind it."""
     if summary.get("checkpoints") is not None:
         return train_result.named_files(summary)
+    if summary.get("columns") is not None:
+        return guidance_result.named_files(summary)
     found = {entry["image"] for part in ("pictures", "trials") for entry in summary.get(part) or ()}
     found |= {summary["strip"]} if summary.get("strip") else set()
     found |= {left["grid"] for left in summary.get("stopped") or ()}
