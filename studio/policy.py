@@ -51,6 +51,8 @@ class Limits:
     max_tries: int = 64  # candidates with every partner
     max_prompt: int = 400
     max_evaluations: int = 50_000
+    max_cells: int = 10_000  # pictures that one comparison of guidance draws
+    max_compared: int = 1_000_000  # evaluations of one comparison of guidance
     max_trials: int = 200  # merges that one search draws
     max_training: int = 10**10  # evaluations, a picture that is trained on counting three
     max_queue: int = 64
@@ -69,6 +71,8 @@ SHARED = Limits(
     max_adapters=2,
     max_tries=8,
     max_evaluations=2_000,
+    max_cells=120,
+    max_compared=2_000,
     max_trials=12,
     max_training=3_000,
     max_queue=32,
@@ -173,6 +177,29 @@ def check_train(
     _refuse(_train_problems(request, limits, allowed_models))
 
 
+class Guidance(Protocol):
+    """What these rules look at of a request to compare guidance. ``most_steps``: of one picture, in any column."""
+
+    model: str
+    prompts: tuple[str, ...]
+    negative_prompt: str
+    adapters: dict[str, str]
+    extractor: str
+    resume: str
+    size: int | None
+    most_steps: int
+    cells: int
+    evaluations: int
+
+
+def check_guidance(
+    request: Guidance, limits: Limits, allowed_models: Collection[str], allowed_loras: Collection[str] = ()
+) -> None:
+    """Raises one PolicyError. Strangers name listed models and LoRAs, and no folder to go on from."""
+    own = _guidance_problems(request, limits, allowed_models)
+    _refuse([*own, *_adapter_problems(request, limits, allowed_loras)])
+
+
 def _refuse(problems: Iterable[tuple[str, str]]) -> None:
     """One PolicyError with every problem, if there is any; its field is the first one's."""
     found = list(problems)
@@ -235,7 +262,27 @@ def _search_problems(request: Illusion, limits: Limits) -> Iterator[tuple[str, s
         )
 
 
-def _adapter_problems(request: Illusion, limits: Limits, allowed: Collection[str]) -> Iterator[tuple[str, str]]:
+def _guidance_problems(request: Guidance, limits: Limits, allowed_models: Collection[str]) -> Iterator[tuple[str, str]]:
+    if limits.listed_models_only:
+        if request.model not in allowed_models:
+            yield "model", _unlisted(request.model, allowed_models)
+        if request.extractor != SCORER:
+            yield "extractor", _unlisted(request.extractor, [SCORER])
+        if request.resume:
+            yield "resume", "no folder can be named in a studio that strangers visit; leave it out"
+    yield from _above("settings.steps", request.most_steps, limits.max_steps)
+    yield from _above("size", request.size or 0, limits.max_size)
+    for name, prompt in (*((f"prompts.{i}", text) for i, text in enumerate(request.prompts)), _negative(request)):
+        yield from _too_long(name, prompt, limits)
+    yield from _above("sweep", request.cells, limits.max_cells)
+    if request.evaluations > limits.max_compared:
+        most = f"at most {limits.max_compared:,} are allowed here; lower seeds or steps, or leave something out"
+        yield "seeds", f"this comparison is up to {request.evaluations:,} evaluations, and {most}"
+
+
+def _adapter_problems(
+    request: Illusion | Guidance, limits: Limits, allowed: Collection[str]
+) -> Iterator[tuple[str, str]]:
     yield from _above("adapters", len(request.adapters), limits.max_adapters)
     for text in request.adapters.values():
         if limits.listed_models_only and text not in allowed:
@@ -308,7 +355,7 @@ def _prompts(request: Illusion) -> Iterator[tuple[str, str]]:
     yield _negative(request)
 
 
-def _negative(request: Illusion | Trials) -> tuple[str, str]:
+def _negative(request: Illusion | Trials | Guidance) -> tuple[str, str]:
     return "negative_prompt", request.negative_prompt
 
 

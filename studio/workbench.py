@@ -133,6 +133,16 @@ ENGINES: tuple[Engine, ...] = (
         allow=policy.check_train,
         in_folder=True,
     ),
+    Engine(
+        name="guidance",
+        title="Guidance",
+        about="AutoLoRA beside LoRA + CFG and ten others: the same noise, measured, with what each costs",
+        request="studio.guidance.request:GuidanceRequest",
+        run="studio.guidance.engine:run",
+        preflight="studio.guidance.preflight",
+        allow=policy.check_guidance,
+        in_folder=True,
+    ),
 )
 
 # Seconds per evaluation before anything was measured here: two CPU cores.

@@ -24,6 +24,8 @@ LIGHT = (
     "studio.training.dataset",
     "studio.training.preflight",
     "studio.training.buckets",
+    "studio.guidance.preflight",
+    "studio.guidance.study_command",
     "app",
 )
 
