@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from studio import __version__, requests, runs
 from studio.engines import ENGINES, Engine, engine_named
 from studio.errors import Cancelled, RequestError, StudioError
+from studio.guidance import study_command
 from studio.illusions import bench_command
 from studio.imaging import read_recipe
 from studio.progress import OnStep, Step, ignore
@@ -35,6 +36,7 @@ from studio.workbench import make_store
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 BAR = 24  # characters
+COMMANDS = (bench_command, study_command)  # what has options of its own
 
 
 class ProgressLine:
@@ -68,8 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 done, 2 something to mend in what was asked, 130 stopped with Ctrl+C."""
     parser, argv = _parser(), sys.argv[1:] if argv is None else argv
     try:
-        if argv[:1] == [bench_command.NAME]:
-            return bench_command.main(argv[1:], make_store, ProgressLine(sys.stderr))
+        for command in COMMANDS:
+            if argv[:1] == [command.NAME]:
+                return command.main(argv[1:], make_store, ProgressLine(sys.stderr))
         if argv and argv[0] in training_commands.COMMANDS:
             return training_commands.main(argv[0], argv[1:], make_store, ProgressLine(sys.stderr))
         options = parser.parse_args(argv)
@@ -229,7 +232,8 @@ def _describe(engine: Engine) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    listed = [(engine.name, engine.about) for engine in ENGINES] + [(bench_command.NAME, bench_command.ABOUT)]
+    listed = [(engine.name, engine.about) for engine in ENGINES]
+    listed += [(command.NAME, command.ABOUT) for command in COMMANDS]
     listed += [(name, command.about) for name, command in training_commands.COMMANDS.items()]
     table = "\n".join(f"  {name:<14} {about}" for name, about in listed)
     parser = argparse.ArgumentParser(

@@ -120,7 +120,7 @@ ENGINES: tuple[Engine, ...] = (
     Engine(
         name="guidance",
         title="Guidance",
-        about="AutoLoRA beside plain guidance and others, from the same noise: how different, how faithful, how dear",
+        about="AutoLoRA beside LoRA + CFG and ten others: the same noise, measured, with what each costs",
         request="studio.guidance.request:GuidanceRequest",
         run="studio.guidance.engine:run",
         preflight="studio.guidance.preflight",

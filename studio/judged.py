@@ -91,12 +91,15 @@ class Caption(Protocol):
 
 
 class Guidance(Protocol):
-    """What these rules look at of a request to compare guidance."""
+    """What these rules look at of a request to compare guidance. ``most_steps``: of one picture, in any column."""
 
     model: str
-    adapters: dict[str, str]
     prompts: tuple[str, ...]
     negative_prompt: str
+    adapters: dict[str, str]
     extractor: str
     resume: str
     size: int | None
+    most_steps: int
+    cells: int
+    evaluations: int

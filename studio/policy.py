@@ -34,6 +34,8 @@ class Limits:
     max_tries: int = 64  # candidates with every partner
     max_prompt: int = 400
     max_evaluations: int = 50_000
+    max_cells: int = 10_000  # pictures that one comparison of guidance draws
+    max_compared: int = 1_000_000  # evaluations of one comparison of guidance
     max_trials: int = 200  # merges that one search draws
     max_training: int = 10**10  # evaluations, a picture that is trained on counting three
     max_queue: int = 64
@@ -59,6 +61,8 @@ SHARED = Limits(
     max_adapters=2,
     max_tries=8,
     max_evaluations=2_000,
+    max_cells=120,
+    max_compared=2_000,
     max_trials=12,
     max_training=3_000,
     max_queue=32,
@@ -147,8 +151,9 @@ def check_data(data: str, limits: Limits, edits: str = "") -> None:
 def check_guidance(
     request: Guidance, limits: Limits, allowed_models: Collection[str], allowed_loras: Collection[str] = ()
 ) -> None:
-    """Raises one PolicyError. Strangers name neither files nor folders."""
-    _refuse(_guidance_problems(request, limits, allowed_models, allowed_loras))
+    """Raises one PolicyError. Strangers name listed models and LoRAs, and no folder to go on from."""
+    own = _guidance_problems(request, limits, allowed_models)
+    _refuse([*own, *_adapter_problems(request, limits, allowed_loras)])
 
 
 def _refuse(problems: Iterable[tuple[str, str]]) -> None:
@@ -213,7 +218,27 @@ def _search_problems(request: Illusion, limits: Limits) -> Iterator[tuple[str, s
         )
 
 
-def _adapter_problems(request: Illusion, limits: Limits, allowed: Collection[str]) -> Iterator[tuple[str, str]]:
+def _guidance_problems(request: Guidance, limits: Limits, allowed_models: Collection[str]) -> Iterator[tuple[str, str]]:
+    if limits.listed_models_only:
+        if request.model not in allowed_models:
+            yield "model", _unlisted(request.model, allowed_models)
+        if request.extractor != SCORER:
+            yield "extractor", _unlisted(request.extractor, [SCORER])
+        if request.resume:
+            yield "resume", "no folder can be named in a studio that strangers visit; leave it out"
+    yield from _above("settings.steps", request.most_steps, limits.max_steps)
+    yield from _above("size", request.size or 0, limits.max_size)
+    for name, prompt in (*((f"prompts.{i}", text) for i, text in enumerate(request.prompts)), _negative(request)):
+        yield from _too_long(name, prompt, limits)
+    yield from _above("sweep", request.cells, limits.max_cells)
+    if request.evaluations > limits.max_compared:
+        most = f"at most {limits.max_compared:,} are allowed here; lower seeds or steps, or leave something out"
+        yield "seeds", f"this comparison is up to {request.evaluations:,} evaluations, and {most}"
+
+
+def _adapter_problems(
+    request: Illusion | Guidance, limits: Limits, allowed: Collection[str]
+) -> Iterator[tuple[str, str]]:
     yield from _lora_problems("adapters", request.adapters.values(), limits, allowed)
 
 
@@ -275,24 +300,6 @@ def _data_problems(data: str, edits: str, limits: Limits) -> Iterator[tuple[str,
         yield "edits", "no file can be named in a studio that strangers visit; edit the captions in the page"
 
 
-def _guidance_problems(
-    request: Guidance, limits: Limits, allowed_models: Collection[str], allowed_loras: Collection[str]
-) -> Iterator[tuple[str, str]]:
-    if limits.listed_models_only:
-        if request.model not in allowed_models:
-            yield "model", _unlisted(request.model, allowed_models)
-        for name, text in request.adapters.items():
-            if text not in allowed_loras:
-                yield f"adapters.{name}", _unlisted(text, allowed_loras)
-        if request.extractor != SCORER:
-            yield "extractor", _unlisted(request.extractor, [SCORER])
-        if request.resume:
-            yield "resume", "cannot be set in a studio that strangers visit; leave it out"
-    yield from _above("size", request.size or 0, limits.max_size)
-    for index, prompt in enumerate(request.prompts):
-        yield from _too_long(f"prompts.{index}", prompt, limits)
-
-
 def _trial_problems(
     request: Trials, limits: Limits, allowed_models: Collection[str], times: int, field: str
 ) -> Iterator[tuple[str, str]]:
@@ -319,7 +326,7 @@ def _prompts(request: Illusion) -> Iterator[tuple[str, str]]:
     yield _negative(request)
 
 
-def _negative(request: Illusion | Trials) -> tuple[str, str]:
+def _negative(request: Illusion | Trials | Guidance) -> tuple[str, str]:
     return "negative_prompt", request.negative_prompt
 
 

@@ -25,6 +25,8 @@ LIGHT = (
     "studio.training.preflight",
     "studio.training.buckets",
     "studio.training.sets",
+    "studio.guidance.preflight",
+    "studio.guidance.study_command",
     "app",
 )
 
