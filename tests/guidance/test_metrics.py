@@ -57,6 +57,15 @@ def test_diversity_is_the_mean_over_prompts_and_lies_in_its_interval():
     assert found.high > found.low
 
 
+def test_two_seeds_say_nothing_of_how_far_diversity_might_be_off():
+    red, green = picture(255, 0, 0), picture(0, 255, 0)
+    found = measured(cells_of(red, green), reader(), 0).diversity
+    assert (found.value, found.low, found.high) == pytest.approx((1, 0, 2), abs=1e-6)
+    other = {Spot(0, seed, 1): Cell(red, 1, 1.0) for seed in (0, 1)}
+    change = changes(cells_of(red, green) | other, reader(), 1, 0)["diversity"]
+    assert (change.value, change.low, change.high) == pytest.approx((-1, -2, 2), abs=1e-6)
+
+
 def test_one_seed_has_fidelity_and_no_diversity():
     found = measured(cells_of(picture(255, 0, 0)), reader(), 0)
     assert found.diversity is None
