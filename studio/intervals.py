@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 RESAMPLES = 4000
 LEVEL = 0.95
+WIDEST = 2.0  # diversity of two opposite rows
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,29 @@ def diversity(features: NDArray[np.float64]) -> float:
 def diversity_estimate(groups: Sequence[NDArray[np.float64]]) -> Estimate:
     """The mean diversity of groups (one for each prompt), bootstrapped over the rows of each.
 
-    Pairs of a row with itself, of which resampling makes some, do not count: they would draw the figure down.
+    Pairs of a row with itself, of which resampling makes some, do not count: they would draw the figure down. A pair
+    says nothing of how far it might be off: groups of two have the interval of all that diversity can be.
     """
     value = float(np.mean([diversity(group) for group in groups]))
+    if min(map(len, groups)) == 2:
+        return Estimate(value, 0.0, WIDEST)
     drawn = np.stack([_spreads(group, _counts(len(group))) for group in groups])
     low, high = np.nanquantile(drawn.mean(0), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(value, float(low), float(high))
+
+
+def diversity_change(groups: Sequence[NDArray[np.float64]], before: Sequence[NDArray[np.float64]]) -> Estimate:
+    """How much more diverse ``groups`` are than ``before``, whose rows are of the same seeds: both are resampled alike.
+
+    Narrower than what two separate intervals leave, since what a seed does to both falls out.
+    """
+    pairs = list(zip(groups, before, strict=True))
+    value = float(np.mean([diversity(ours) - diversity(theirs) for ours, theirs in pairs]))
+    if min(map(len, groups)) == 2:
+        return Estimate(value, -WIDEST, WIDEST)
+    counts = [_counts(len(ours)) for ours, _ in pairs]
+    drawn = [_spreads(a, each) - _spreads(b, each) for (a, b), each in zip(pairs, counts, strict=True)]
+    low, high = np.nanquantile(np.stack(drawn).mean(0), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(value, float(low), float(high))
 
 

@@ -10,10 +10,12 @@ from studio.errors import Cancelled
 from studio.guidance.cells import Cells
 from studio.guidance.drawing import Drawing
 from studio.guidance.grid import Column, columns
-from studio.guidance.metrics import Measured, Reader, measured, strange
+from studio.guidance.metrics import Measured, Reader, changes, measured, strange
 from studio.guidance.preflight import check, check_files
 from studio.guidance.request import GuidanceRequest
 from studio.guidance.result import GuidanceResult
+from studio.guidance.verdict import pair
+from studio.intervals import Estimate
 from studio.models import wearing
 from studio.models.clip import ClipScorer
 from studio.models.lora_files import read_lora
@@ -50,16 +52,18 @@ def run(
         if not cells:
             raise
         stopped = True
+    figures, change = _measure(request, models, cells, found)
     result = GuidanceResult(
         request=request,
         columns=found,
         cells=cells,
-        measured=_measure(request, models, cells, found),
+        measured=figures,
         seconds=time.perf_counter() - begun,
         evaluations=drawing.evaluations,
         notes=(*notes, *wearing.slower(files), *drawing.notes),
         stopped=stopped,
         peak_memory=peak.bytes,
+        changes=change,
     )
     if stopped:
         raise Cancelled(kept=result)
@@ -73,9 +77,13 @@ def _draw(models: ModelStore, network: Network, files: dict[str, Path], drawing:
 
 def _measure(
     request: GuidanceRequest, models: ModelStore, cells: Cells, found: tuple[Column, ...]
-) -> tuple[Measured | None, ...]:
-    def read(scorer: ClipScorer) -> tuple[Measured | None, ...]:
+) -> tuple[tuple[Measured | None, ...], dict[str, Estimate]]:
+    """Every column's figures, and what AutoLoRA has over LoRA + CFG."""
+
+    def read(scorer: ClipScorer) -> tuple[tuple[Measured | None, ...], dict[str, Estimate]]:
         reader = Reader(scorer, request.prompts, request.style, request.character)
-        return tuple(measured(cells, reader, index) for index in range(len(found)))
+        figures = tuple(measured(cells, reader, index) for index in range(len(found)))
+        compared = pair(found, figures)
+        return figures, changes(cells, reader, *compared) if compared else {}
 
     return models.scorer(request.extractor, read)

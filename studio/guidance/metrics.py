@@ -17,7 +17,7 @@ from torch import Tensor
 from studio.errors import shortened
 from studio.guidance.cells import Cells, Spot
 from studio.imaging import to_tensor
-from studio.intervals import Estimate, diversity_estimate, estimate
+from studio.intervals import Estimate, diversity_change, diversity_estimate, estimate
 from studio.models.clip import ClipScorer
 
 CLIP_WEIGHT = 2.5  # Hessel et al. 2021, arXiv 2104.08718: brings the cosine to about 0 to 1
@@ -107,6 +107,24 @@ def measured(cells: Cells, reader: Reader, column: int) -> Measured | None:
         evaluations=float(np.mean([cells[spot].evaluations for spot in spots])),
         seconds=float(np.mean([cells[spot].seconds for spot in spots])),
     )
+
+
+def changes(cells: Cells, reader: Reader, ours: int, plain: int) -> dict[str, Estimate]:
+    """What column ``ours`` has over ``plain``, diversity and each fidelity, over the pictures of the same noise."""
+    spots = {column: {(s.prompt, s.seed): s for s in cells if s.column == column} for column in (ours, plain)}
+    by_prompt: dict[int, list[tuple[int, int]]] = {}
+    for place in sorted(set(spots[ours]) & set(spots[plain])):
+        by_prompt.setdefault(place[0], []).append(place)
+    groups, found = [], dict[str, list[float]]()
+    for prompt, places in by_prompt.items():
+        pair = [reader.features([cells[spots[column][p]].picture for p in places]) for column in (ours, plain)]
+        groups.append([features.double().numpy() for features in pair])
+        read = [reader.fidelity(features, prompt) for features in pair]
+        for name in read[0]:
+            found.setdefault(name, []).extend(a - b for a, b in zip(read[0][name], read[1][name], strict=True))
+    wide = [group for group in groups if len(group[0]) > 1]
+    spread = {"diversity": diversity_change(*zip(*wide, strict=True))} if wide else {}
+    return spread | {name: estimate(values) for name, values in found.items()}
 
 
 def _order(spot: Spot) -> tuple[int, int]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +35,19 @@ class GuidanceResult:
     notes: tuple[str, ...]
     stopped: bool
     peak_memory: int
+    changes: Mapping[str, Estimate] = field(default_factory=dict)  # what AutoLoRA has over LoRA + CFG
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write the cells, the grid and the tables into ``folder``; returns the summary that goes to result.json."""
         rows = [self._save_row(folder, prompt, seed) for prompt, seed in self._rows()]
         lines = [self._line(index) for index in range(len(self.columns))]
         _write_table(folder, lines)
-        said = verdict(self.columns, self.measured)
+        said = verdict(self.columns, self.measured, self.changes)
         return {
             "columns": lines,
             "rows": rows,
             "verdict": said,
+            "changes": {name: _rounded(value) for name, value in self.changes.items()},
             "grid": self._save_grid(folder),
             "tables": ["table.csv", "table.json"],
             "extractor": self.request.extractor,

@@ -9,7 +9,7 @@ from PIL import Image
 
 from studio.guidance.cells import Cell, Spot
 from studio.guidance.grid import columns
-from studio.guidance.metrics import Measured, Reader, measured, strange
+from studio.guidance.metrics import Measured, Reader, changes, measured, strange
 from studio.guidance.request import GuidanceRequest
 from studio.guidance.verdict import verdict
 from studio.intervals import Estimate
@@ -57,6 +57,15 @@ def test_diversity_is_the_mean_over_prompts_and_lies_in_its_interval():
     assert found.high > found.low
 
 
+def test_two_seeds_say_nothing_of_how_far_diversity_might_be_off():
+    red, green = picture(255, 0, 0), picture(0, 255, 0)
+    found = measured(cells_of(red, green), reader(), 0).diversity
+    assert (found.value, found.low, found.high) == pytest.approx((1, 0, 2), abs=1e-6)
+    other = {Spot(0, seed, 1): Cell(red, 1, 1.0) for seed in (0, 1)}
+    change = changes(cells_of(red, green) | other, reader(), 1, 0)["diversity"]
+    assert (change.value, change.low, change.high) == pytest.approx((-1, -2, 2), abs=1e-6)
+
+
 def test_one_seed_has_fidelity_and_no_diversity():
     found = measured(cells_of(picture(255, 0, 0)), reader(), 0)
     assert found.diversity is None
@@ -85,9 +94,36 @@ def test_a_column_of_which_nothing_is_drawn_has_no_figures():
     assert measured({}, reader(), 0) is None
 
 
+def test_what_changed_is_measured_between_pictures_of_the_same_noise():
+    red, green, blue = picture(255, 0, 0), picture(0, 255, 0), picture(0, 0, 255)
+    before = {Spot(0, seed, 0): Cell(each, 1, 1.0) for seed, each in enumerate((red, red, red, red))}
+    after = {Spot(0, seed, 1): Cell(each, 1, 1.0) for seed, each in enumerate((red, green, blue, red))}
+    found = changes(before | after, reader(), 1, 0)
+    # Five of the six pairs are orthogonal now; two of the four pictures are no longer red.
+    assert found["diversity"].value == pytest.approx(5 / 6, abs=1e-6)
+    assert found["pc_clip"].value == pytest.approx(-2.5 * 2 / 4)
+    assert found["diversity"].low <= 5 / 6 <= found["diversity"].high
+    assert changes(before, reader(), 1, 0) == {}
+
+
+def test_a_column_that_is_the_other_ones_copy_changed_nothing_and_surely_so():
+    pictures = [picture(*colour) for colour in ((255, 0, 0), (0, 255, 0), (90, 90, 0))]
+    both = {Spot(0, seed, column): Cell(each, 1, 1.0) for seed, each in enumerate(pictures) for column in (0, 1)}
+    found = changes(both, reader(), 1, 0)
+    assert {(each.value, each.low, each.high) for each in found.values()} == {(0.0, 0.0, 0.0)}
+    assert measured(both, reader(), 0).diversity.low < measured(both, reader(), 0).diversity.high
+
+
 def figures(diversity, fidelity, evaluations=40.0):
-    around = [Estimate(value, value - 0.01, value + 0.01) for value in (diversity, fidelity)]
-    return Measured(16, around[0], {"pc_clip": around[1]}, evaluations, 1.0)
+    wide = [Estimate(value, value - 0.2, value + 0.2) for value in (diversity, fidelity)]
+    return Measured(16, wide[0], {"pc_clip": wide[1]}, evaluations, 1.0)
+
+
+def changed(diversity, fidelity):
+    return {
+        name: Estimate(value, value - 0.05, value + 0.05)
+        for name, value in (("diversity", diversity), ("pc_clip", fidelity))
+    }
 
 
 @pytest.mark.parametrize(
@@ -96,12 +132,17 @@ def figures(diversity, fidelity, evaluations=40.0):
         (figures(0.30, 0.80, 80), "Yes: AutoLoRA at 2.00 times the evaluations of LoRA + CFG gained diversity (0.200"),
         (figures(0.20, 0.70, 80), "No: AutoLoRA at 2.00 times the evaluations of LoRA + CFG lost PC-clip (0.800 to"),
         (figures(0.30, 0.70, 60), "It depends: AutoLoRA at 1.50 times the evaluations of LoRA + CFG gained diversity"),
-        (figures(0.201, 0.801), "No: AutoLoRA at 1.00 times the evaluations of LoRA + CFG changed nothing that 16"),
+        (figures(0.23, 0.83), "No: AutoLoRA at 1.00 times the evaluations of LoRA + CFG changed nothing that 16"),
     ],
 )
 def test_the_answer_is_one_sentence_backed_by_numbers(ours, says):
+    """What counts are the changes under equal noise, not whether two separate intervals overlap."""
     found = columns(GuidanceRequest(guiders=("cfg", "autolora")))
-    said = verdict(found, (figures(0.20, 0.80), ours))
+    plain = figures(0.20, 0.80)
+    change = changed(
+        ours.diversity.value - plain.diversity.value, ours.fidelity["pc_clip"].value - plain.fidelity["pc_clip"].value
+    )
+    said = verdict(found, (plain, ours), change)
     assert said.startswith(says)
     assert said.endswith(".")
 
@@ -109,6 +150,6 @@ def test_the_answer_is_one_sentence_backed_by_numbers(ours, says):
 def test_there_is_no_answer_without_both_sides_or_without_diversity():
     found = columns(GuidanceRequest(guiders=("cfg", "autolora")))
     alone = Measured(1, None, {}, 40.0, 1.0)
-    assert verdict(found, (figures(0.2, 0.8), None)) == ""
-    assert verdict(found, (alone, alone)) == ""
-    assert verdict(columns(GuidanceRequest(guiders=("cfg",))), (figures(0.2, 0.8),)) == ""
+    assert verdict(found, (figures(0.2, 0.8), None), {}) == ""
+    assert verdict(found, (alone, alone), {}) == ""
+    assert verdict(columns(GuidanceRequest(guiders=("cfg",))), (figures(0.2, 0.8),), {}) == ""
