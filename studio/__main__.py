@@ -16,15 +16,27 @@ from typing import Any, TextIO
 from pydantic import BaseModel
 
 from studio import __version__, requests, runs
+from studio.engines import ENGINES, Engine, engine_named
 from studio.errors import Cancelled, RequestError, StudioError
+from studio.guidance import study_command
 from studio.illusions import bench_command
 from studio.imaging import read_recipe
-from studio.progress import Step
-from studio.settings import Settings, add_machine_arguments, machine_values, prepare_environment
-from studio.workbench import ENGINES, Engine, engine_named, make_store
+from studio.progress import OnStep, Step, ignore
+from studio.runs import Saveable
+from studio.settings import (
+    Settings,
+    add_machine_arguments,
+    environment,
+    machine_values,
+    place_among_processes,
+    prepare_environment,
+)
+from studio.training import commands as training_commands
+from studio.workbench import make_store
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 BAR = 24  # characters
+COMMANDS = (bench_command, study_command)  # what has options of its own
 
 
 class ProgressLine:
@@ -58,8 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 done, 2 something to mend in what was asked, 130 stopped with Ctrl+C."""
     parser, argv = _parser(), sys.argv[1:] if argv is None else argv
     try:
-        if argv[:1] == [bench_command.NAME]:
-            return bench_command.main(argv[1:], make_store, ProgressLine(sys.stderr))
+        for command in COMMANDS:
+            if argv[:1] == [command.NAME]:
+                return command.main(argv[1:], make_store, ProgressLine(sys.stderr))
+        if argv and argv[0] in training_commands.COMMANDS:
+            return training_commands.main(argv[0], argv[1:], make_store, ProgressLine(sys.stderr))
         options = parser.parse_args(argv)
         if options.engine is None:
             parser.print_help()
@@ -118,17 +133,45 @@ def _engine(options: argparse.Namespace) -> int:
     prepare_environment(settings)
     engine.check(request, settings)
     folder = options.out or runs.run_folder(settings.outputs, engine.name, secrets.token_hex(8), time.time())
-    return _run(engine, request, settings, folder)
+    if engine.in_folder and place_among_processes(environment()).index:
+        return _take_part(engine, request, settings, folder)
+    return _run(engine, request, settings, folder, options.events)
 
 
-def _run(engine: Engine, request: BaseModel, settings: Settings, folder: Path) -> int:
+def _start(engine: Engine, request: BaseModel, settings: Settings, on_step: OnStep, folder: Path) -> Saveable:
+    launched = engine.launched(settings)
+    if launched is None:
+        return engine.start(request, make_store(settings), on_step, folder)
+    return launched(request, settings, on_step=on_step, folder=folder)
+
+
+def _take_part(engine: Engine, request: BaseModel, settings: Settings, folder: Path) -> int:
+    """As one of the processes that `accelerate launch` started: the first writes and reports, none of the others."""
+    with _told(engine, None, ignore) as on_step, contextlib.suppress(Cancelled):
+        engine.start(request, make_store(settings), on_step, folder)
+    return 0
+
+
+def _told(engine: Engine, events: Path | None, show: OnStep) -> contextlib.AbstractContextManager[OnStep]:
+    """``on_step`` of an engine; of one that keeps what it goes on from, a signal is a stop, and a file can follow."""
+    if not engine.in_folder:
+        return contextlib.nullcontext(show)
+    from studio.training.events import told
+
+    return told(events, show, several=place_among_processes(environment()).count > 1)
+
+
+def _run(engine: Engine, request: BaseModel, settings: Settings, folder: Path, events: Path | None) -> int:
     progress, code = ProgressLine(sys.stderr), 0
     made, earlier = _make(folder), _files(folder)
     try:
         try:
-            result = engine.start(request, make_store(settings), progress, folder)
+            with _told(engine, events, progress) as on_step:
+                result = _start(engine, request, settings, on_step, folder)
         except Cancelled as stop:  # Ctrl+C, and the engine keeps what it had finished
             result, code = stop.kept, 130
+        if result is None:
+            raise KeyboardInterrupt  # before there was anything to keep
         summary = runs.keep(folder, result)
     except KeyboardInterrupt:
         progress.close()
@@ -189,7 +232,9 @@ def _describe(engine: Engine) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    listed = [(engine.name, engine.about) for engine in ENGINES] + [(bench_command.NAME, bench_command.ABOUT)]
+    listed = [(engine.name, engine.about) for engine in ENGINES]
+    listed += [(command.NAME, command.ABOUT) for command in COMMANDS]
+    listed += [(name, command.about) for name, command in training_commands.COMMANDS.items()]
     table = "\n".join(f"  {name:<14} {about}" for name, about in listed)
     parser = argparse.ArgumentParser(
         prog="python -m studio",
@@ -202,6 +247,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="seed=7, views.1=rotate_180")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the files (default: a new one in outputs/)")
     parser.add_argument("--version", action="version", version=f"Duckrabbit {__version__}")
+    parser.add_argument("--events", type=Path, metavar="FILE", help="train: tell a file what happens, to be followed")
     add_machine_arguments(parser)
     return parser
 

@@ -12,7 +12,7 @@ StudioError
 |   +-- OutOfMemoryError     it does not fit, even after everything else was evicted
 +-- QueueFullError           too many jobs wait already
 
-Cancelled derives from BaseException, so that no library's ``except Exception`` can swallow a stop.
+Cancelled derives from BaseException, so that no library's ``except Exception`` can swallow a stop; Closing is one.
 """
 
 from __future__ import annotations
@@ -83,6 +83,10 @@ class Cancelled(BaseException):
     def __init__(self, kept: Any = None) -> None:
         super().__init__()
         self.kept = kept
+
+
+class Closing(Cancelled):
+    """Raised in place of a stop when the studio itself ends: what works in a process of its own goes on."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

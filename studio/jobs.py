@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from studio import runs, snapshots
-from studio.errors import Cancelled, QueueFullError, RequestError, StudioError
+from studio.errors import Cancelled, Closing, QueueFullError, RequestError, StudioError
 from studio.previews import Pace, drawn
 from studio.progress import OnStep, Step
 from studio.snapshots import JobError, Lane, Snapshot, Status
@@ -29,6 +29,15 @@ log = logging.getLogger(__name__)
 
 Work = Callable[[OnStep], runs.Saveable]
 WorkInFolder = Callable[[OnStep, Path], runs.Saveable]
+
+
+@dataclass(frozen=True)
+class Outside:
+    """Work in processes that outlive a studio, by a run's folder: how to follow it on while it lives, else its end."""
+
+    follow: Callable[[Path], Work | None] = lambda folder: None
+    last_words: Callable[[Path], str] = lambda folder: ""
+
 
 LANES: tuple[Lane, ...] = ("gpu", "net")
 UNDO_FOR = 600.0  # seconds that a deleted run stays in the trash
@@ -52,7 +61,13 @@ class Runner:
     """Runs jobs one at a time per lane and remembers them in run folders under ``root``."""
 
     def __init__(
-        self, root: Path, max_queue: int = 64, *, max_queue_per_owner: int | None = None, keep: int | None = None
+        self,
+        root: Path,
+        max_queue: int = 64,
+        *,
+        max_queue_per_owner: int | None = None,
+        keep: int | None = None,
+        outside: Outside = Outside(),
     ) -> None:
         self._root, self._max_queue, self._max_per_owner, self._keep = root, max_queue, max_queue_per_owner, keep
         self._changed = threading.Condition()
@@ -61,7 +76,9 @@ class Runner:
         self._trash: dict[str, tuple[Snapshot, float]] = {}
         self._closed = False
         runs.sweep(root)
-        self._jobs = {snapshot.id: _Job(snapshot) for snapshot in snapshots.read_all(root)}
+        self._jobs = {snapshot.id: _Job(snapshot) for snapshot in snapshots.read_all(root, outside.last_words)}
+        with self._changed:
+            self._adopt(outside.follow)
 
     def submit(
         self,
@@ -209,6 +226,16 @@ class Runner:
         if self._max_per_owner is not None and active >= self._max_per_owner:
             raise QueueFullError(f"You have {active} jobs waiting or running; wait for one of them or stop it.")
 
+    def _adopt(self, follow: Callable[[Path], Work | None]) -> None:
+        """What an earlier studio left at work is followed again, as if nothing had been between."""
+        for job in self._jobs.values():
+            work = follow(job.snapshot.folder) if job.snapshot.status == "interrupted" else None
+            if work is not None:
+                job.work = work
+                self._publish(job, status="queued", finished=None, note="")
+                self._queues[job.snapshot.lane].append(job)
+                self._start(job.snapshot.lane)
+
     def _start(self, lane: Lane, first: Callable[[], object] | None = None) -> None:
         if lane not in self._threads and not self._closed:
             thread = threading.Thread(target=self._lane, args=(lane, first), name=f"lane-{lane}", daemon=True)
@@ -239,8 +266,8 @@ class Runner:
         over = [job for job in self._jobs.values() if job.snapshot.over]
         over.sort(key=lambda job: job.snapshot.finished or 0.0)
         for job in over[:-PREVIEWS_KEPT]:
-            if job.snapshot.previews:
-                self._publish(job, previews=())
+            if job.snapshot.previews or job.snapshot.data:
+                self._publish(job, previews=(), data={})
         for job in over[: max(0, len(over) - self._keep)] if self._keep is not None else ():
             del self._jobs[job.snapshot.id]
             runs.remove(job.snapshot.folder)
@@ -269,7 +296,8 @@ class Runner:
             if self._closed:
                 return None
             job = self._queues[lane].popleft()
-            self._publish(job, status="running", started=time.time(), position=0, note="starting")
+            started = job.snapshot.started or time.time()  # of one that is followed again: when it truly began
+            self._publish(job, status="running", started=started, position=0, note="starting")
             snapshots.write(job.snapshot)
             self._renumber(lane)
             return job
@@ -306,7 +334,7 @@ class Runner:
     def _stop_if_asked(self, job: _Job) -> None:
         with self._changed:
             if job.stop is not None:
-                raise Cancelled
+                raise Closing if job.stop == "interrupted" else Cancelled
 
     def _report(self, job: _Job, step: Step) -> None:
         """The job's ``on_step``: stop if asked to, draw previews if somebody looks, publish."""
@@ -317,8 +345,7 @@ class Runner:
             previews = drawn(step.pictures, job.preview_px) or previews
             job.pace.previewed = now
         with self._changed:
-            if job.stop is not None:
-                raise Cancelled
+            self._stop_if_asked(job)
             self._publish(
                 job,
                 step=step.index,
@@ -327,6 +354,7 @@ class Runner:
                 evaluations=step.evaluations,
                 previews=previews,
                 labels=step.labels or job.snapshot.labels,
+                data=step.data or job.snapshot.data,
                 eta=job.pace.eta(now, step.index, step.total),
             )
 

@@ -5,39 +5,22 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 from studio import passes
 from studio.errors import PolicyError, nearest, shortened
+from studio.judged import Caption, Guidance, Illusion, Merge, Search, Strip, Train, Trials
 from studio.settings import Settings
 
 SCORER = "builtin:clip"
 BUILTIN = "builtin:"  # small models, whose own size may always be doubled
 LEAST_BETWEEN_CHECKPOINTS = 50  # each leaves a file
 UPLOAD_FORMATS = ("PNG", "JPEG", "WEBP")
+UPLOADED_SET = re.compile(r"upload:[0-9a-f]{32}")  # pictures that a person has put in, under a name nobody can guess
+KEPT_EDITS = re.compile(r"[0-9a-f]{64}")  # edited captions as they were when a run began, named by their SHA-256
 PART_ACTION = re.compile(r"merge|none|[a-h]|-?[0-9.]{1,8}")  # what may become of a part of a merge, but for files
-
-
-class Illusion(Protocol):
-    """What these rules look at of a request for an illusion."""
-
-    model: str
-    prompts: tuple[str, ...]
-    negative_prompt: str
-    views: tuple[str, ...]
-    steps: int
-    candidates: int
-    partners: tuple[str, ...]
-    upscale: int
-    upscale_strength: float
-    scorer: str
-    size: int | None
-    adapters: dict[str, str]
-    adapter_study: bool
-    space: passes.Space
 
 
 @dataclass(frozen=True)
@@ -51,12 +34,21 @@ class Limits:
     max_tries: int = 64  # candidates with every partner
     max_prompt: int = 400
     max_evaluations: int = 50_000
+    max_cells: int = 10_000  # pictures that one comparison of guidance draws
+    max_compared: int = 1_000_000  # evaluations of one comparison of guidance
     max_trials: int = 200  # merges that one search draws
     max_training: int = 10**10  # evaluations, a picture that is trained on counting three
     max_queue: int = 64
     max_queue_per_owner: int = 32
     max_upload_bytes: int = 50 * 1024**2
     max_upload_pixels: int = 64_000_000
+    max_file_bytes: int = 20 * 1024**3  # of one file that is sent at all, be it a zip of a whole set
+    max_set_files: int = 50_000  # pictures and captions of one set to train on
+    max_set_bytes: int = 20 * 1024**3
+    max_set_pixels: int = 120_000_000  # of one of its pictures
+    max_sets: int | None = None  # of one owner
+    max_sets_bytes: int | None = None  # of everybody's sets together
+    sets_kept_for: float | None = None  # seconds after a set was last looked at; None keeps it until it is deleted
     max_runs_kept: int | None = None  # None keeps every result until a person deletes it
     listed_models_only: bool = False
 
@@ -69,12 +61,21 @@ SHARED = Limits(
     max_adapters=2,
     max_tries=8,
     max_evaluations=2_000,
+    max_cells=120,
+    max_compared=2_000,
     max_trials=12,
     max_training=3_000,
     max_queue=32,
     max_queue_per_owner=4,
     max_upload_bytes=20 * 1024**2,
     max_upload_pixels=16_000_000,
+    max_file_bytes=20 * 1024**2,
+    max_set_files=120,
+    max_set_bytes=60 * 1024**2,
+    max_set_pixels=16_000_000,
+    max_sets=3,
+    max_sets_bytes=6 * 1024**3,
+    sets_kept_for=24 * 3600.0,
     max_runs_kept=500,
     listed_models_only=True,
 )
@@ -84,46 +85,19 @@ def limits_for(settings: Settings) -> Limits:
     return SHARED if settings.profile == "shared" else LOCAL
 
 
+def check_launch(settings: Settings) -> None:
+    """Raises PolicyError for a studio that strangers visit and that would start programs for them."""
+    if settings.profile == "shared" and settings.launch is not None:
+        raise PolicyError(
+            "processes: a studio that strangers visit starts no programs; leave it out.", field="processes"
+        )
+
+
 def check_illusion(
     request: Illusion, limits: Limits, allowed_models: Collection[str], allowed_loras: Collection[str] = ()
 ) -> None:
     """Raises one PolicyError that lists everything this studio does not allow; its field is the first one's."""
     _refuse([*_illusion_problems(request, limits, allowed_models), *_adapter_problems(request, limits, allowed_loras)])
-
-
-class Merge(Protocol):
-    """What these rules look at of a request for a merge."""
-
-    models: tuple[str, ...]
-    adapters: tuple[str, ...]
-    parts: Mapping[str, str]
-    rules: tuple[Any, ...]
-    target: str
-
-
-class Trials(Protocol):
-    """What these rules look at of a request to draw with a merge. ``rows``: the network's, for a step of a prompt."""
-
-    merge: Merge
-    prompts: tuple[str, ...]
-    negative_prompt: str
-    steps: int
-    scorer: str
-
-    def rows(self, prompt: str) -> int: ...
-
-
-class Strip(Trials, Protocol):
-    """A preview of a merge, at each of the ``points`` of alpha."""
-
-    points: tuple[float | None, ...]
-
-
-class Search(Trials, Protocol):
-    """A search for the best alphas."""
-
-    seeds: int
-    trials: int
 
 
 def check_merge(
@@ -150,46 +124,36 @@ def check_search(
     _refuse(problems)
 
 
-class Train(Protocol):
-    """What these rules look at of a request to train."""
-
-    model: str
-    data: str
-    epochs: int | None
-    resume: str
-    cache: str
-    resolution: int | None
-    sample_steps: int
-    checkpoint_every: int
-
-    @property
-    def evaluations(self) -> int: ...
-
-
 def check_train(
     request: Train, limits: Limits, allowed_models: Collection[str], allowed_loras: Collection[str] = ()
 ) -> None:
-    """Raises one PolicyError. Strangers train the small built-in models on the built-in sets, and not for long."""
-    _refuse(_train_problems(request, limits, allowed_models))
+    """Raises one PolicyError. Strangers train the small built-in models on built-in or own sets, and not for long."""
+    loras = _lora_problems("earlier", request.earlier, limits, allowed_loras)
+    _refuse([*_train_problems(request, limits, allowed_models), *loras])
 
 
-class Guidance(Protocol):
-    """What these rules look at of a request to compare guidance."""
+def check_caption(request: Caption, limits: Limits) -> None:
+    """Raises one PolicyError. Strangers name neither a folder nor a model, and write beside nobody's pictures."""
+    free = {"data": request.data.startswith(BUILTIN), "model": request.model == "template"}
+    free["write"] = request.write == "edits"
+    _refuse(
+        (field, "cannot be chosen so in a studio that strangers visit; take a built-in set, template and edits")
+        for field, allowed in free.items()
+        if limits.listed_models_only and not allowed
+    )
 
-    model: str
-    adapters: dict[str, str]
-    prompts: tuple[str, ...]
-    negative_prompt: str
-    extractor: str
-    resume: str
-    size: int | None
+
+def check_data(data: str, limits: Limits, edits: str = "") -> None:
+    """Raises PolicyError for pictures or edits that may not be looked at. Whose set it is has to be asked beside."""
+    _refuse(_data_problems(data, edits, limits))
 
 
 def check_guidance(
     request: Guidance, limits: Limits, allowed_models: Collection[str], allowed_loras: Collection[str] = ()
 ) -> None:
-    """Raises one PolicyError. Strangers name neither files nor folders."""
-    _refuse(_guidance_problems(request, limits, allowed_models, allowed_loras))
+    """Raises one PolicyError. Strangers name listed models and LoRAs, and no folder to go on from."""
+    own = _guidance_problems(request, limits, allowed_models)
+    _refuse([*own, *_adapter_problems(request, limits, allowed_loras)])
 
 
 def _refuse(problems: Iterable[tuple[str, str]]) -> None:
@@ -254,11 +218,37 @@ def _search_problems(request: Illusion, limits: Limits) -> Iterator[tuple[str, s
         )
 
 
-def _adapter_problems(request: Illusion, limits: Limits, allowed: Collection[str]) -> Iterator[tuple[str, str]]:
-    yield from _above("adapters", len(request.adapters), limits.max_adapters)
-    for text in request.adapters.values():
+def _guidance_problems(request: Guidance, limits: Limits, allowed_models: Collection[str]) -> Iterator[tuple[str, str]]:
+    if limits.listed_models_only:
+        if request.model not in allowed_models:
+            yield "model", _unlisted(request.model, allowed_models)
+        if request.extractor != SCORER:
+            yield "extractor", _unlisted(request.extractor, [SCORER])
+        if request.resume:
+            yield "resume", "no folder can be named in a studio that strangers visit; leave it out"
+    yield from _above("settings.steps", request.most_steps, limits.max_steps)
+    yield from _above("size", request.size or 0, limits.max_size)
+    for name, prompt in (*((f"prompts.{i}", text) for i, text in enumerate(request.prompts)), _negative(request)):
+        yield from _too_long(name, prompt, limits)
+    yield from _above("sweep", request.cells, limits.max_cells)
+    if request.evaluations > limits.max_compared:
+        most = f"at most {limits.max_compared:,} are allowed here; lower seeds or steps, or leave something out"
+        yield "seeds", f"this comparison is up to {request.evaluations:,} evaluations, and {most}"
+
+
+def _adapter_problems(
+    request: Illusion | Guidance, limits: Limits, allowed: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    yield from _lora_problems("adapters", request.adapters.values(), limits, allowed)
+
+
+def _lora_problems(
+    field: str, named: Collection[str], limits: Limits, allowed: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    yield from _above(field, len(named), limits.max_adapters)
+    for text in named:
         if limits.listed_models_only and text not in allowed:
-            yield "adapters", _unlisted(text, allowed)
+            yield field, _unlisted(text, allowed)
 
 
 def _most_settings(request: Illusion) -> int:
@@ -284,9 +274,11 @@ def _train_problems(request: Train, limits: Limits, allowed_models: Collection[s
         builtin = [name for name in allowed_models if name.startswith(BUILTIN)]
         if request.model not in builtin:
             yield "model", _unlisted(request.model, builtin)
-        if not request.data.startswith(BUILTIN):
-            yield "data", "no folder can be named in a studio that strangers visit; choose a built-in set"
-        for field, free in (("epochs", None), ("resume", ""), ("cache", "memory")):
+        yield from _data_problems(request.data, request.edits, limits)
+        for index, task in enumerate(request.tasks):
+            for _, problem in _data_problems(task.data or request.data, "", limits):
+                yield f"tasks.{index}.data", problem
+        for field, free in (("epochs", None), ("resume", ""), ("cache", "memory"), ("trackers", ())):
             if getattr(request, field) != free:
                 yield field, "cannot be set in a studio that strangers visit; leave it out"
         if request.checkpoint_every < LEAST_BETWEEN_CHECKPOINTS:
@@ -301,22 +293,11 @@ def _train_problems(request: Train, limits: Limits, allowed_models: Collection[s
         )
 
 
-def _guidance_problems(
-    request: Guidance, limits: Limits, allowed_models: Collection[str], allowed_loras: Collection[str]
-) -> Iterator[tuple[str, str]]:
-    if limits.listed_models_only:
-        if request.model not in allowed_models:
-            yield "model", _unlisted(request.model, allowed_models)
-        for name, text in request.adapters.items():
-            if text not in allowed_loras:
-                yield f"adapters.{name}", _unlisted(text, allowed_loras)
-        if request.extractor != SCORER:
-            yield "extractor", _unlisted(request.extractor, [SCORER])
-        if request.resume:
-            yield "resume", "cannot be set in a studio that strangers visit; leave it out"
-    yield from _above("size", request.size or 0, limits.max_size)
-    for index, prompt in enumerate(request.prompts):
-        yield from _too_long(f"prompts.{index}", prompt, limits)
+def _data_problems(data: str, edits: str, limits: Limits) -> Iterator[tuple[str, str]]:
+    if limits.listed_models_only and not data.startswith(BUILTIN) and not UPLOADED_SET.fullmatch(data):
+        yield "data", "no folder can be named in a studio that strangers visit; choose a built-in set or drop pictures"
+    if limits.listed_models_only and edits and not KEPT_EDITS.fullmatch(edits):
+        yield "edits", "no file can be named in a studio that strangers visit; edit the captions in the page"
 
 
 def _trial_problems(
@@ -345,7 +326,7 @@ def _prompts(request: Illusion) -> Iterator[tuple[str, str]]:
     yield _negative(request)
 
 
-def _negative(request: Illusion | Trials) -> tuple[str, str]:
+def _negative(request: Illusion | Trials | Guidance) -> tuple[str, str]:
     return "negative_prompt", request.negative_prompt
 
 

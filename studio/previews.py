@@ -33,7 +33,7 @@ class Pace:
 
     def eta(self, now: float, index: int, total: int) -> float | None:
         """Seconds to step ``total`` at the pace of the last steps; what came before the first one was start-up."""
-        if index > 0:
+        if index > 0 and (not self.stamps or index != self.stamps[-1][1]):
             self.stamps.append((now, index))
         if not self.stamps or index <= self.stamps[0][1]:
             return None

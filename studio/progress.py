@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Step:
-    """One finished step of ``total``. ``pictures`` draws the previews, one per view, only when somebody calls it."""
+    """One finished step of ``total``. ``pictures`` draws the previews, one per view, only when somebody calls it.
+
+    ``data`` are plain numbers and texts that a page can draw, such as curves: never written to afterwards, and few.
+    """
 
     index: int
     total: int
@@ -23,6 +26,7 @@ class Step:
     clean: Tensor | None = None
     pictures: Callable[[], tuple[Image.Image, ...]] | None = None
     labels: tuple[str, ...] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 OnStep = Callable[[Step], None]

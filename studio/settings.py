@@ -21,6 +21,18 @@ OFFLOADS = ("auto", "never", "always")
 
 
 @dataclass(frozen=True)
+class Launch:
+    """That trainings run by ``accelerate launch``, outside the studio: in how many processes, or by which file.
+
+    No setting of a request: how many processes share a step says nothing of what is learned, and no preset, recipe or
+    visitor shall start processes on somebody's machine.
+    """
+
+    processes: int | None = None
+    config: Path | None = None
+
+
+@dataclass(frozen=True)
 class Settings:
     """Where things lie, what may be used, and who may visit. ``profile`` is "shared" when strangers can."""
 
@@ -40,7 +52,13 @@ class Settings:
     auth: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     profile: Profile = "local"
     offline: bool = False
+    launch: Launch | None = None
     open_browser: bool = False
+
+    @property
+    def datasets(self) -> Path:
+        """Where pictures lie that people have put in, and what they changed about these and other sets."""
+        return self.outputs / "datasets"
 
     @classmethod
     def read(cls, argv: Sequence[str], env: Mapping[str, str]) -> Settings:
@@ -53,8 +71,11 @@ class Settings:
         if options.share:
             _check_share(parser, auth)
         shared = options.share or on_space or not is_loopback(host)
+        values = machine_values(options)
+        if shared and values["launch"] is not None:
+            parser.error("--processes and --accelerate-config start programs, so no page of them can be shared.")
         return cls(
-            **machine_values(options),
+            **values,
             outputs=options.outputs,
             host=host,
             port=options.port,
@@ -86,6 +107,18 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--compile", action="store_true", help="torch.compile: a wait once per shape, then quicker")
     group.add_argument("--offline", action="store_true", help="never ask the Hugging Face hub")
+    group.add_argument(
+        "--processes",
+        type=_positive(int),
+        metavar="N",
+        help="train in N processes of their own (one per GPU, say), which accelerate launches",
+    )
+    group.add_argument(
+        "--accelerate-config",
+        type=_file,
+        metavar="FILE",
+        help="the same as a file says that `accelerate config` wrote, such as for several machines",
+    )
 
 
 def machine_values(options: argparse.Namespace) -> dict[str, object]:
@@ -99,12 +132,42 @@ def machine_values(options: argparse.Namespace) -> dict[str, object]:
         "offload": options.offload,
         "compiled": options.compile,
         "offline": options.offline,
+        "launch": _launch(options),
     }
+
+
+def machine_arguments(settings: Settings) -> list[str]:
+    """The shared arguments that make these settings, for a process of the same kind; it launches none itself."""
+    values = {
+        "--models": settings.models_dir,
+        "--device": settings.device,
+        "--threads": settings.threads,
+        "--memory-gb": settings.memory_gb,
+        "--dtype": settings.dtype,
+        "--offload": settings.offload,
+    }
+    switches = {"--compile": settings.compiled, "--offline": settings.offline}
+    given = [text for name, value in values.items() if value is not None for text in (name, str(value))]
+    return given + [name for name, on in switches.items() if on]
+
+
+def _launch(options: argparse.Namespace) -> Launch | None:
+    if options.processes is None and options.accelerate_config is None:
+        return None
+    return Launch(options.processes, options.accelerate_config)
 
 
 def environment() -> Mapping[str, str]:
     """The process environment; the only place that hands it out."""
     return os.environ
+
+
+def environment_of_child(env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment for a process of ours: it finds this studio from any folder, and is told no password."""
+    env = os.environ if env is None else env
+    places = [str(ROOT), *filter(None, [env.get("PYTHONPATH")])]
+    kept = {name: value for name, value in env.items() if name != AUTH_VARIABLE}
+    return kept | {"PYTHONPATH": os.pathsep.join(places), "PYTHONUNBUFFERED": "1"}
 
 
 def prepare_environment(settings: Settings, env: MutableMapping[str, str] | None = None) -> None:
@@ -118,6 +181,24 @@ def prepare_environment(settings: Settings, env: MutableMapping[str, str] | None
         env.update({"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"})
     if settings.threads is not None:
         env.update({"OMP_NUM_THREADS": str(settings.threads), "MKL_NUM_THREADS": str(settings.threads)})
+
+
+@dataclass(frozen=True)
+class Place:
+    """Process ``index``, from 0, of ``count`` that do one thing together."""
+
+    index: int = 0
+    count: int = 1
+
+
+def place_among_processes(env: Mapping[str, str]) -> Place:
+    """As torch's and MPI's launchers number the processes that they start."""
+    ranks = (env.get(name) for name in ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK"))
+    sizes = (env.get(name) for name in ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"))
+    rank, size = next(filter(None, ranks), "0"), next(filter(None, sizes), "1")
+    if not rank.isdecimal() or not size.isdecimal() or int(rank) >= int(size):
+        return Place()
+    return Place(int(rank), int(size))
 
 
 def is_loopback(host: str) -> bool:
@@ -175,6 +256,13 @@ def _folder(text: str) -> Path:
     path = _path(text)
     if not os.path.isdir(path):
         raise argparse.ArgumentTypeError(f"there is no folder {text!r}; make it or name another.")
+    return path.resolve()
+
+
+def _file(text: str) -> Path:
+    path = _path(text)
+    if not os.path.isfile(path):
+        raise argparse.ArgumentTypeError(f"there is no file {text!r}; write it with `accelerate config`.")
     return path.resolve()
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 Lane = Literal["gpu", "net"]
 Status = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
+UNSETTLED = ("queued", "running", "interrupted")  # what it came to may be found out later
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Snapshot:
     """One moment of a job. Times are seconds since the epoch, ``eta`` seconds from then; ``position`` 1 runs next.
 
     ``revision`` grows with every change, also across a restart of the studio. ``folder`` holds the files that
-    ``summary`` names.
+    ``summary`` names; ``data`` is what the engine told of itself last, gone with the process.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Snapshot:
     evaluations: int = 0
     previews: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
     started: float | None = None
     finished: float | None = None
     eta: float | None = None
@@ -104,20 +106,28 @@ def write(snapshot: Snapshot) -> None:
         log.exception("the state of job %s could not be written", snapshot.id)
 
 
-def read_all(root: Path) -> Iterator[Snapshot]:
-    """The jobs of earlier studios, oldest first. One that was to finish is interrupted, unless its result is there."""
+def read_all(root: Path, last_words: Callable[[Path], str] = lambda folder: "") -> Iterator[Snapshot]:
+    """The jobs of earlier studios, oldest first. One that was to finish is interrupted, unless its result is there.
+
+    ``last_words`` says of a run's folder why work that went on without a studio ended; nothing for all other work.
+    """
     for run in runs.read_all(root):
         try:
             snapshot = _remembered(run)
         except ValueError as error:
             log.warning("left out the damaged run %s: %s", run.folder, error)
             continue
-        if not snapshot.over:
-            status: Status = "interrupted" if run.result is None else "done"
-            ended = replace(snapshot, status=status, finished=time.time())
-            snapshot = replace(ended, note=closing_note(ended))
-            write(snapshot)
-        yield snapshot
+        settled = _settled(snapshot, last_words) if snapshot.status in UNSETTLED else snapshot
+        if settled != snapshot:
+            write(settled)
+        yield settled
+
+
+def _settled(snapshot: Snapshot, last_words: Callable[[Path], str]) -> Snapshot:
+    status: Status = "interrupted" if snapshot.summary is None else "done"
+    ended = replace(snapshot, status=status, finished=snapshot.finished or time.time())
+    said = last_words(snapshot.folder) if status == "interrupted" else ""
+    return replace(ended, note=said or closing_note(ended))
 
 
 def first_revision() -> int:

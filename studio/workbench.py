@@ -6,10 +6,8 @@ Light to import and to make: what needs torch is imported in the job's thread.
 from __future__ import annotations
 
 import gc
-import importlib
 import re
 import secrets
-from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -18,18 +16,22 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from studio import policy, presets, requests
-from studio.errors import RequestError, UnknownNameError
+from studio.engines import ENGINES, TRAIN, Engine, engine_named, imported, last_words, outlived
+from studio.errors import RequestError
 from studio.imaging import read_recipe
-from studio.jobs import Runner
+from studio.jobs import Outside, Runner
 from studio.models import refs
 from studio.progress import OnStep
 from studio.runs import Saveable
 from studio.settings import Settings
-from studio.snapshots import Lane, Snapshot
+from studio.snapshots import Snapshot
+from studio.training.shelf import Shelf
 
 if TYPE_CHECKING:
     from studio.merging.outlook import Outlook
     from studio.models.store import ModelStore
+    from studio.training.outlook import Outlook as Training
+    from studio.training.sets import Library, OwnSets
 
 OWNER = re.compile(r"[A-Za-z0-9_-]{16,64}")
 LOCAL_OWNER = "local"
@@ -46,115 +48,8 @@ class Estimate:
     seconds: float | None
 
 
-@dataclass(frozen=True)
-class Engine:
-    """One line of the table of engines. Texts like "module:name" are imported when they are needed.
-
-    ``allow`` holds a request against the limits; the module ``preflight`` has ``check(request, settings)``,
-    ``evaluations(request)`` and ``headline(request)``; none imports torch, but for a check of adapters. With
-    ``in_folder`` ``run`` is told the run's folder, where it keeps what it goes on from after a stop.
-    """
-
-    name: str
-    title: str
-    about: str
-    request: str
-    run: str
-    preflight: str
-    allow: Callable[[Any, policy.Limits, Collection[str], Collection[str]], None]
-    in_folder: bool = False
-    lane: Lane = "gpu"
-
-    def request_class(self) -> type[BaseModel]:
-        return _imported(self.request)
-
-    def run_function(self) -> Callable[..., Saveable]:
-        return _imported(self.run)
-
-    def start(self, request: BaseModel, models: ModelStore, on_step: OnStep, folder: Path | None = None) -> Saveable:
-        """Run it; ``folder``, the run's, is for those that keep something there meanwhile."""
-        place = {"folder": folder} if self.in_folder else {}
-        return self.run_function()(request, models, on_step=on_step, **place)
-
-    def check(self, request: BaseModel, settings: Settings | None = None) -> None:
-        _imported(f"{self.preflight}:check")(request, settings)
-
-    def evaluations(self, request: BaseModel) -> int:
-        return _imported(f"{self.preflight}:evaluations")(request)
-
-    def headline(self, request: BaseModel) -> str:
-        return _imported(f"{self.preflight}:headline")(request)
-
-
-ENGINES: tuple[Engine, ...] = (
-    Engine(
-        name="illusion",
-        title="Illusions",
-        about="pictures that read as one thing upright and another when turned, shuffled or seen from afar",
-        request="studio.illusions.request:IllusionRequest",
-        run="studio.illusions.engine:run",
-        preflight="studio.illusions.preflight",
-        allow=policy.check_illusion,
-    ),
-    Engine(
-        name="merge",
-        title="Merge",
-        about="checkpoints and LoRAs made into one: weighted, with parts and blocks apart, exact and replayable",
-        request="studio.merging.request:MergeRequest",
-        run="studio.merging.engine:run",
-        preflight="studio.merging.preflight",
-        allow=policy.check_merge,
-    ),
-    Engine(
-        name="merge-strip",
-        title="Preview",
-        about="a merge drawn beside its checkpoints, at one alpha or more, before anything is saved",
-        request="studio.merging.trials_request:StripRequest",
-        run="studio.merging.strip:run",
-        preflight="studio.merging.trials_preflight",
-        allow=policy.check_strip,
-    ),
-    Engine(
-        name="merge-search",
-        title="Search",
-        about="the alpha, or the alphas of all blocks, whose merge draws what a scorer reads best",
-        request="studio.merging.trials_request:SearchRequest",
-        run="studio.merging.search:run",
-        preflight="studio.merging.trials_preflight",
-        allow=policy.check_search,
-    ),
-    Engine(
-        name="train",
-        title="Train",
-        about="a LoRA or its kin learned from pictures; stopped at any step it is usable, and goes on later",
-        request="studio.training.request:TrainRequest",
-        run="studio.training.engine:run",
-        preflight="studio.training.preflight",
-        allow=policy.check_train,
-        in_folder=True,
-    ),
-    Engine(
-        name="guidance",
-        title="Guidance",
-        about="AutoLoRA beside plain guidance and others, from the same noise: how different, how faithful, how dear",
-        request="studio.guidance.request:GuidanceRequest",
-        run="studio.guidance.engine:run",
-        preflight="studio.guidance.preflight",
-        allow=policy.check_guidance,
-        in_folder=True,
-    ),
-)
-
 # Seconds per evaluation before anything was measured here: two CPU cores.
 FIRST_RATES = {"builtin:emoji": 0.016, "builtin:ink": 0.016}
-
-
-def engine_named(name: str) -> Engine:
-    """The engine's line of the table; an unknown name suggests the nearest."""
-    table = {engine.name: engine for engine in ENGINES}
-    if name not in table:
-        raise UnknownNameError("engine", name, table, field="engine")
-    return table[name]
 
 
 def make_store(settings: Settings) -> ModelStore:
@@ -164,7 +59,13 @@ def make_store(settings: Settings) -> ModelStore:
     hashes = settings.outputs / ".cache" / "hashes.json"
     options = Options(settings.dtype, settings.offload, settings.compiled, hashes)
     return ModelStore(
-        settings.assets, settings.models_dir, settings.device, settings.memory_gb, settings.offline, options
+        settings.assets,
+        settings.models_dir,
+        settings.device,
+        settings.memory_gb,
+        settings.offline,
+        options,
+        settings.datasets,
     )
 
 
@@ -172,6 +73,7 @@ class Workbench:
     """Everything a page can ask for. An ``owner`` is a browser's token; at home all browsers are one."""
 
     def __init__(self, settings: Settings) -> None:
+        policy.check_launch(settings)
         self.settings = settings
         self.limits = policy.limits_for(settings)
         self.jobs = Runner(
@@ -179,8 +81,11 @@ class Workbench:
             self.limits.max_queue,
             max_queue_per_owner=self.limits.max_queue_per_owner,
             keep=self.limits.max_runs_kept,
+            outside=Outside(outlived, last_words),
         )
         self._store: ModelStore | None = None
+        self._shelf = Shelf()
+        self._library: Library | None = None
         self._importing = False  # by the warm-up: two threads that import diffusers at once find it half made
 
     def request(self, engine: str, data: dict[str, Any]) -> BaseModel:
@@ -194,6 +99,8 @@ class Workbench:
     def submit(self, engine: str, data: dict[str, Any], owner: str) -> str:
         """Check ``data``, queue it, and return the job's id."""
         entry, request, owner = engine_named(engine), self.request(engine, data), self._known(owner)
+        if entry.name == TRAIN:
+            self._check_sets(request, owner)
         return self.jobs.submit(
             lambda on_step, *folder: self._run(entry, request, on_step, *folder),
             engine=entry.name,
@@ -232,6 +139,14 @@ class Workbench:
         offered = any(choice.name == model for choice in self.models())
         return refs.drawable(model, self.settings.assets) if offered else ()
 
+    def sets(self, owner: str) -> OwnSets:
+        """The pictures that an owner may train on, and what this owner changed about them."""
+        from studio.training.sets import Library
+
+        if self._library is None:
+            self._library = Library(self.settings, self.limits)
+        return self._library.of(self._known(owner))
+
     def presets(self, engine: str) -> tuple[presets.Preset, ...]:
         return presets.list_presets(self.settings.presets, engine_named(engine).name)
 
@@ -244,7 +159,25 @@ class Workbench:
     def outlook(self, data: dict[str, Any]) -> Outlook:
         """What a merge would be, from headers alone. Raises what its job would, with the field at fault."""
         request = self.request("merge", data)
-        return _imported("studio.merging.outlook:outlook")(request, self.settings.assets, self.settings.models_dir)
+        return imported("studio.merging.outlook:outlook")(request, self.settings.assets, self.settings.models_dir)
+
+    def training(self, data: dict[str, Any], owner: str) -> tuple[Training, Estimate]:
+        """What a training would be and cost, without its model. Raises what its job would, with the field at fault.
+
+        Of a request that names no edits, those count that this owner's page shows.
+        """
+        from studio.training import outlook, preflight
+
+        request, settings = self.request(TRAIN, data), self.settings
+        self._check_sets(request, owner)
+        edits = None if request.edits or request.resume else self.sets(owner).edits(request.data)
+        place = outlook.Place(settings.assets, settings.models_dir, settings.datasets, edits)
+        seen = outlook.outlook(request, place, self._shelf)
+        asked = seen.to_run(request)
+        cost = self.estimate(asked, "train")
+        if cost.seconds is not None:
+            preflight.seconds(asked, asked.steps, cost.seconds / cost.evaluations)
+        return seen, cost
 
     def restore(self, path: Path) -> dict[str, Any]:
         """The recipe of a PNG as {"engine", "request", "seed"}; the request has the seed of just this picture."""
@@ -267,6 +200,13 @@ class Workbench:
         request = requests.parse(engine_named("merge").request_class(), found["request"])
         return {"engine": "merge", "request": request.model_dump(mode="json")}
 
+    def restore_training(self, path: Path) -> dict[str, Any]:
+        """The recipe of a LoRA that was trained here as {"engine", "request"}; only its header need be there."""
+        from studio.training import recipe
+
+        request = requests.parse(engine_named("train").request_class(), recipe.read_upload(path)["request"])
+        return {"engine": "train", "request": request.model_dump(mode="json")}
+
     def memory(self) -> str:
         """What loaded models fill, such as "1.2 GB of 8.0 GB"; nothing before the first model was loaded."""
         if self._store is None:
@@ -285,6 +225,11 @@ class Workbench:
         """End all jobs; False if a thread is still at work."""
         return self.jobs.close()
 
+    def _check_sets(self, request: Any, owner: str) -> None:
+        """Raises RequestError for pictures that another owner has put in."""
+        for data in (request.data, *(task.data for task in request.tasks)):
+            self.sets(owner).check(data)
+
     def _known(self, owner: str) -> str:
         """The owner that a browser's token stands for."""
         if self.settings.profile == "local":
@@ -294,7 +239,12 @@ class Workbench:
         return owner
 
     def _run(self, engine: Engine, request: BaseModel, on_step: OnStep, *folder: Path) -> Saveable:
-        return engine.start(request, self._models(), on_step, *folder)
+        launched = engine.launched(self.settings)
+        if launched is None:
+            return engine.start(request, self._models(), on_step, *folder)
+        if self._store is not None:
+            self._store.evict_idle()  # it needs the memory that models fill here
+        return launched(request, self.settings, on_step=on_step, folder=folder[0])
 
     def _models(self) -> ModelStore:
         """Called in the gpu lane's one thread only."""
@@ -306,7 +256,7 @@ class Workbench:
         try:
             for engine in ENGINES:
                 engine.run_function()
-            _imported("studio.models.fitting:Fitting")
+            imported("studio.models.fitting:Fitting")
         finally:
             self._importing = False
         # What was imported stays for good. Collecting garbage holds every thread up, and looking through all of that
@@ -332,8 +282,3 @@ class Workbench:
 def new_owner() -> str:
     """A token for a browser that has none."""
     return secrets.token_urlsafe(24)
-
-
-def _imported(place: str) -> Any:
-    module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module), name)

@@ -23,17 +23,20 @@ LAYERS = (
         "studio.jobs",
     ),
     (
+        "studio.judged",
         "studio.policy",
+        "studio.upload_rules",
         "studio.passes",
         "studio.presets",
         "studio.requests",
         "studio.sampling",
         "studio.models",
         "studio.intervals",
+        "studio.views",
     ),
     ("studio.merging", "studio.training", "studio.illusions", "studio.guidance", "studio.scoring"),
     ("studio.builtin",),
-    ("studio.workbench",),
+    ("studio.engines", "studio.workbench"),
     ("studio.ui", "studio.__main__"),
     ("app",),
 )
@@ -58,6 +61,7 @@ TORCH_FREE = (
     "snapshots",
     "jobs",
     "policy",
+    "upload_rules",
     "passes",
     "presets",
     "requests",
@@ -65,10 +69,17 @@ TORCH_FREE = (
 )
 # ... and these do so only inside functions.
 TORCH_LATE = ("progress", "imaging", "workbench", "__main__", "models.refs", "illusions.request", "illusions.preflight")
-TORCH_LATE += ("training.dataset", "training.buckets", "training.edits")
+TORCH_LATE += ("training.dataset", "training.buckets", "training.edits", "training.events", "training.launching")
+TORCH_LATE += ("views.specs", "views.permutations", "views.components", "views.view", "views.admission")
+TORCH_LATE += ("training.reading", "training.uploads", "training.sets")
 TORCH_LATE += ("merging.request", "merging.preflight", "merging.fit", "merging.recipe", "models.streams")
+TORCH_LATE += ("guidance.request", "guidance.settings", "guidance.guiders", "guidance.grid", "guidance.preflight")
+TORCH_LATE += ("guidance.study_command", "guidance.curves")
 TORCH_LATE += ("merging.trials_request", "merging.trials_preflight", "models.kinds")
 TORCH_LATE += tuple(f"training.{name}" for name in ("request", "preflight", "kinds", "plan", "schedules", "recipe"))
+TORCH_LATE += ("training.methods",)
+TORCH_LATE += tuple(f"training.{name}" for name in ("shelf", "curves", "folder", "outlook", "going_on"))
+TORCH_LATE += ("models.geometry",)
 TORCH = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
 
 ENVIRONMENT = ("environ", "environb", "getenv", "putenv", "unsetenv")

@@ -72,7 +72,7 @@ def test_each_rule_can_fail(module, source, found):
         ("studio.ui.blocks", "import gradio as gr\nfrom studio.workbench import Workbench"),
         ("studio.workbench", "def f():\n    from studio.models.store import ModelStore\n    import torch"),
         ("studio.workbench", "if TYPE_CHECKING:\n    from torch import Tensor"),
-        ("studio.builtin.train", "from studio.illusions.views import build\nfrom studio.builtin.world import Thing"),
+        ("studio.builtin.train", "from studio.views.view import build\nfrom studio.builtin.world import Thing"),
         ("studio.models.store", "import threading\nimport torch\nfrom studio.models import files"),
         ("studio.models.networks", "def f(model):\n    model.eval()"),
         ("studio.settings", "import os\nx = os.environ"),

@@ -24,6 +24,9 @@ LIGHT = (
     "studio.training.dataset",
     "studio.training.preflight",
     "studio.training.buckets",
+    "studio.training.sets",
+    "studio.guidance.preflight",
+    "studio.guidance.study_command",
     "app",
 )
 

@@ -123,6 +123,17 @@ def test_steps_show_with_growing_revisions(runner):
     assert until(runner, job_id, "done").revision > second.revision
 
 
+def test_what_an_engine_told_of_itself_stays_until_it_tells_more_and_is_in_no_file(runner):
+    def work(on_step):
+        on_step(Step(1, 2, data={"points": ((1, 0.5),)}))
+        on_step(Step(2, 2, note="saving"))
+        return Result()
+
+    done = until(runner, submit(runner, work), "done")
+    assert done.data == {"points": ((1, 0.5),)}
+    assert "points" not in (done.folder / "job.json").read_text()
+
+
 def test_a_slow_watcher_sees_the_latest_and_never_misses_the_end(runner):
     gate = Gate(total=500)
     job_id = submit(runner, gate)

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from studio.__main__ import ProgressLine, main, read_request_file
+from studio.engines import Engine
 from studio.errors import Cancelled, RequestError
 from studio.imaging import write_png
 from studio.progress import Step
-from studio.workbench import Engine
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESET = ROOT / "presets" / "illusion" / "fox-penguin.json"

@@ -10,7 +10,6 @@ from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 
 from studio.devices import seeded_noise
 from studio.errors import Cancelled
-from studio.illusions.views import build
 from studio.models.loading import load_stable_diffusion
 from studio.sampling import (
     FLOW_SCHEDULERS,
@@ -29,6 +28,7 @@ from studio.sampling import (
     noise_share,
     sigma_at,
 )
+from studio.views.view import build
 
 CPU = torch.device("cpu")
 

@@ -4,11 +4,12 @@ import pytest
 from PIL import Image
 
 from studio import workbench as module
+from studio.engines import engine_named
 from studio.errors import PolicyError, QueueFullError, RecipeError, RequestError, StudioError, UnknownNameError
 from studio.illusions.request import IllusionRequest
 from studio.imaging import write_png
 from studio.settings import Settings
-from studio.workbench import LOCAL_OWNER, Workbench, engine_named, new_owner
+from studio.workbench import LOCAL_OWNER, Workbench, new_owner
 
 ANN, EVE = "ann-" + "0" * 20, "eve-" + "0" * 20
 SMALL = {"steps": 2, "seed": 5, "prompts": ["a fox", "a penguin"]}

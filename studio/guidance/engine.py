@@ -10,7 +10,7 @@ from studio.errors import Cancelled
 from studio.guidance.cells import Cells
 from studio.guidance.drawing import Drawing
 from studio.guidance.grid import Column, columns
-from studio.guidance.metrics import Measured, Reader, measured
+from studio.guidance.metrics import Measured, Reader, measured, strange
 from studio.guidance.preflight import check, check_files
 from studio.guidance.request import GuidanceRequest
 from studio.guidance.result import GuidanceResult
@@ -35,7 +35,9 @@ def run(
     check(request)
     check_files(request, models.assets, models.models_dir)
     on_step(Step(0, 1, note="Loading the model"))
-    models.scorer(request.extractor, lambda scorer: None)  # what cannot be loaded is refused before the work
+    words = {"style": request.style, "character": request.character}
+    # What cannot be loaded is refused before the work.
+    notes = models.scorer(request.extractor, lambda scorer: strange(scorer, words))
     peak, found = PeakMemory(models.device), columns(request)
     files = wearing.files(request.adapters, models.assets, models.models_dir)
     hashes = {name: sha256_of(read_lora(path).path) for name, path in files.items()}
@@ -55,7 +57,7 @@ def run(
         measured=_measure(request, models, cells, found),
         seconds=time.perf_counter() - begun,
         evaluations=drawing.evaluations,
-        notes=(*wearing.slower(files), *drawing.notes),
+        notes=(*notes, *wearing.slower(files), *drawing.notes),
         stopped=stopped,
         peak_memory=peak.bytes,
     )

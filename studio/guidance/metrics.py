@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from studio.errors import shortened
 from studio.guidance.cells import Cells, Spot
 from studio.imaging import to_tensor
 from studio.intervals import Estimate, diversity_estimate, estimate
@@ -73,6 +74,15 @@ class Reader:
         if self.character is not None:
             found["cp_clip"] = CLIP_WEIGHT * (features @ self.character).clamp(min=0)
         return {name: values.tolist() for name, values in found.items()}
+
+
+def strange(scorer: ClipScorer, words: Mapping[str, str]) -> tuple[str, ...]:
+    """A sentence for each of ``words`` (style, character) that the extractor cannot read and so cannot measure."""
+    return tuple(
+        f"{scorer.name} does not know all words of the {name} {shortened(text)!r}: {title} says nothing of it."
+        for (name, text), title in zip(words.items(), ("SA-clip", "CP-clip"), strict=True)
+        if text and not scorer.knows(text)
+    )
 
 
 def measured(cells: Cells, reader: Reader, column: int) -> Measured | None:

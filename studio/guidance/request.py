@@ -110,3 +110,24 @@ class GuidanceRequest(BaseModel):
     def worn(self) -> tuple[tuple[str, float], ...]:
         """Every adapter with its own scale."""
         return tuple((name, self.scales.get(name, 1.0)) for name in self.adapters)
+
+    @property
+    def cells(self) -> int:
+        """Pictures that it comes to."""
+        from studio.guidance import preflight
+
+        return preflight.cells(self)
+
+    @property
+    def evaluations(self) -> int:
+        """Rows of the network that it comes to, at the most."""
+        from studio.guidance import preflight
+
+        return preflight.evaluations(self)
+
+    @property
+    def most_steps(self) -> int:
+        """Denoising steps of a picture, in the column that has most."""
+        from studio.guidance.grid import columns
+
+        return max(column.steps for column in columns(self))

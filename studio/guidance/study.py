@@ -112,9 +112,9 @@ class Line:
 
     @property
     def figures(self) -> dict[str, float]:
-        """The three whose change is to be kept."""
+        """Whose change is to be kept: AutoLoRA's own aims, and not the style, which a LoRA brings without it."""
         spread = 0.0 if self.found.diversity is None else self.found.diversity.value
-        return {"diversity": spread, "pc_clip": self.found.fidelity["pc_clip"].value, "style": self.style.value}
+        return {"diversity": spread, "pc_clip": self.found.fidelity["pc_clip"].value}
 
 
 Draw = Callable[[GuidanceRequest, Path], GuidanceResult]

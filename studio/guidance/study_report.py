@@ -59,9 +59,10 @@ def markdown(plan: Plan, lines: Sequence[Line]) -> str:
     about = (
         f"{plan.model} with {plan.lora}, prompts {prompts}, {plan.seeds} seeds of each, {plan.steps} DDIM steps; "
         f"features by {plan.extractor}. Brackets: {LEVEL:.0%} bootstrap intervals. Pixelness: the share of a picture's "
-        f"variance between its {side} x {side} cells, 1 for pixel art. Evaluations and seconds are of one picture; price "
-        "is both over LoRA + CFG's. Kept: the share of the change from LoRA + CFG to exact AutoLoRA in diversity, PC-clip "
-        "and pixelness. Apart: the distance of the pictures from exact AutoLoRA's of the same noise, LoRA + CFG's being 1."
+        f"variance between its {side} x {side} cells, 1 for pixel art. Evaluations and seconds are of one picture, "
+        "price is both over LoRA + CFG's. Kept: the share of the change from LoRA + CFG to exact AutoLoRA in "
+        "diversity and in PC-clip. Apart: the distance of the pictures from exact AutoLoRA's of the same noise, "
+        "where LoRA + CFG's is 1."
     )
     parts = [about]
     for name in dict.fromkeys(line.sheet for line in lines):

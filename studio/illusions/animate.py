@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from studio.illusions.motions import GROUND, eased, motion_of
-from studio.illusions.specs import ViewSpec
-from studio.illusions.views import View, build
 from studio.imaging import to_picture, to_tensor
+from studio.views.specs import ViewSpec
+from studio.views.view import View, build
 
 TICK = 40  # milliseconds a frame of a movement stays; browsers slow GIFs faster than 20 ms down
 PAUSE = 1400  # milliseconds a reading stays

@@ -11,17 +11,17 @@ from torch import Tensor
 
 from studio.devices import seeded_noise
 from studio.illusions import adapters, course, joining, metrics, picture_space, reductions, search, spaces, upscaling
-from studio.illusions.admission import admit, check_set, check_specs
 from studio.illusions.failures import Noise, Watch
 from studio.illusions.puzzle import cut
 from studio.illusions.request import IllusionRequest
-from studio.illusions.views import View, build, parse_spec
 from studio.imaging import to_picture
 from studio.models.clip import ClipScorer
 from studio.models.networks import Network
 from studio.passes import IN_PICTURES, NOWHERE
 from studio.progress import OnStep, Step
 from studio.sampling import Guider, Predictor, Route, Seen, Start, Term, build_scheduler, denoise, guidance
+from studio.views.admission import admit, check_set, check_specs
+from studio.views.view import View, build, parse_spec
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,13 +15,13 @@ from studio.illusions.drawing import Drawing, Drawn, Picture, Unfinished
 from studio.illusions.failures import diagnose
 from studio.illusions.request import IllusionRequest
 from studio.illusions.result import Candidate, IllusionResult, Stopped, Upscaled
-from studio.illusions.views import View
 from studio.imaging import to_picture
 from studio.models import kinds, wearing
 from studio.models.clip import ClipScorer
 from studio.models.networks import Network
 from studio.models.store import ModelStore
 from studio.progress import OnStep, Step, ignore
+from studio.views.view import View
 
 SCORER = "builtin:clip"
 

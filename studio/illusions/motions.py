@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from studio.illusions.permutations import dihedral, skew_shifts
-from studio.illusions.specs import Motion
-from studio.illusions.views import View
+from studio.views.permutations import dihedral, skew_shifts
+from studio.views.specs import Motion
+from studio.views.view import View
 
 GROUND = (246, 246, 244)
 FAR = 0.25  # how small a picture gets when walking away from it

@@ -20,10 +20,10 @@ from studio.illusions.failures import Noise, neighbour_correlation
 from studio.illusions.joining import WEIGH_EVERY, Weigh, from_noise, noise_estimate, power
 from studio.illusions.reductions import Entry
 from studio.illusions.spaces import pixel_by_pixel
-from studio.illusions.views import View
 from studio.models.networks import Network
 from studio.passes import TRACK
 from studio.sampling import Moment, Plan, Term, clean_estimate, from_clean
+from studio.views.view import View
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from studio import passes
 from studio.errors import RequestError, shortened
 from studio.illusions import adapters, course, puzzle, reductions, study
-from studio.illusions.admission import check_specs
 from studio.illusions.request import IllusionRequest
-from studio.illusions.specs import ViewSpec, parse_spec
 from studio.models import kinds, wearing
+from studio.views.admission import check_specs
+from studio.views.specs import ViewSpec, parse_spec
 
 if TYPE_CHECKING:
     from studio.settings import Settings

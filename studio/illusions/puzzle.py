@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studio.errors import RequestError
-from studio.illusions.permutations import TURN_OFFSETS
-from studio.illusions.specs import ViewSpec
-from studio.illusions.views import View
+from studio.views.permutations import TURN_OFFSETS
+from studio.views.specs import ViewSpec
+from studio.views.view import View
 
 PRINT_SIDE = 180.0  # millimetres of the printed picture, which fits both A4 and Letter
 SMALLEST = 25.0  # square millimetres of a piece that fingers can hold

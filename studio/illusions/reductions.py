@@ -8,7 +8,7 @@ from typing import Literal
 
 from studio.errors import RequestError
 from studio.illusions.request import Reduction
-from studio.illusions.specs import ANAGRAMS, FACTORISED, Kind
+from studio.views.specs import ANAGRAMS, FACTORISED, Kind
 
 ANAGRAM_MTL = "https://arxiv.org/abs/2412.02693"
 LATENT_NOTEBOOK = "https://github.com/tancik/Illusion-Diffusion"

@@ -15,9 +15,9 @@ from studio.illusions.puzzle import cut
 from studio.illusions.request import IllusionRequest
 from studio.illusions.sheets import Reading, save_sheets
 from studio.illusions.study import Study
-from studio.illusions.views import View
 from studio.imaging import grid, write_png
 from studio.models.memory import gigabytes
+from studio.views.view import View
 
 MOST_MOVING = 16  # candidates that are animated; a search may finish many more
 

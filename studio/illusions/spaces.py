@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from studio.illusions.admission import carried, check_headroom
-from studio.illusions.carrying import measured_headroom
-from studio.illusions.permutations import Rearrangement
-from studio.illusions.views import View, build
 from studio.models.networks import Network
 from studio.passes import Space
+from studio.views.admission import carried, check_headroom
+from studio.views.carrying import measured_headroom
+from studio.views.permutations import Rearrangement
+from studio.views.view import View, build
 
 FINEST = 256  # cells along a side; finer ones make no better picture, and puzzles and animations of them are slow
 

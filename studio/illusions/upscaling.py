@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from studio.illusions.permutations import Rearrangement
-from studio.illusions.views import View, build
 from studio.models.networks import Prediction
 from studio.sampling import Guider, Moment, Plan, clean_estimate, from_clean
+from studio.views.permutations import Rearrangement
+from studio.views.view import View, build
 
 
 def enlarged(view: View, times: int) -> View:

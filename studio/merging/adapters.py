@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from studio.errors import ModelError, ModelFileError
-from studio.merging.factors import Factors
 from studio.merging.modules import diffusers_name
 from studio.merging.sources import Source
 from studio.models import lora_files
 from studio.models.deltas import KINDS
+from studio.models.factors import Factors
 from studio.models.files import read_header_and_notes
 from studio.models.lora_files import LoraFile, Piece, Target
 from studio.models.lora_names import DENOISERS, EARLY_NAMES, PREFIXES, flattened

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from studio.errors import RequestError
 from studio.merging.adapters import Layer
-from studio.merging.factors import found_in
 from studio.merging.fit import check_alike
 from studio.merging.joining import Made, rank_for
 from studio.merging.modules import Place, modules_of
 from studio.merging.request import MergeRequest
 from studio.merging.sources import Source
 from studio.merging.weights import Readers, floats
+from studio.models.factors import found_in
 from studio.models.lora_names import flattened
 
 

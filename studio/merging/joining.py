@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from studio.errors import ModelFileError, RequestError
-from studio.merging import factors
 from studio.merging.adapters import (
     Adapter,
     Layer,
@@ -21,8 +20,9 @@ from studio.merging.adapters import (
     tensors_of,
     whole_of,
 )
-from studio.merging.factors import Factors
 from studio.merging.request import MergeRequest
+from studio.models import factors
+from studio.models.factors import Factors
 from studio.models.lora_files import Piece
 
 Mergers = Mapping[tuple[str, str], Mapping[int, Tensor]]

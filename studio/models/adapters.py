@@ -70,7 +70,8 @@ class Rows:
         """N x sum(r): each adapter's scales repeated for its rank, in the order of ``layout``; made once per layout."""
         if layout not in self._columns:
             parts = [self.scales[name].to(device)[:, None].expand(-1, rank) for name, rank in layout]
-            self._columns[layout] = torch.cat(parts, 1)
+            with torch.inference_mode(False):  # what is kept may be of use in a forward that is trained
+                self._columns[layout] = torch.cat(parts, 1)
         return self._columns[layout]
 
 
@@ -81,6 +82,7 @@ class Attached:
         self.names: tuple[str, ...] = ()
         self.in_text: frozenset[str] = frozenset()  # those that change what prompts become
         self.now: Rows | None = None  # set while a forward runs
+        self.changes: Mapping[tuple[str, str], Sequence[LowRank | Written]] = {}  # by part and layer
 
     @contextmanager
     def rows(self, scales: Mapping[str, Tensor]) -> Iterator[None]:
@@ -141,8 +143,9 @@ class AdaptedLayer:
     def _stacked(self, low: Sequence[LowRank], x: Tensor) -> tuple[Tensor, Tensor]:
         layout = tuple((change.name, change.rank) for change in low)
         if self._factors is None or self._layout != layout or self._factors[0].device != x.device:
-            down, up = torch.cat([change.down for change in low]), torch.cat([change.up for change in low], 1)
-            self._layout, self._factors = layout, (down.to(x.device), up.to(x.device))
+            with torch.inference_mode(False):
+                down, up = torch.cat([change.down for change in low]), torch.cat([change.up for change in low], 1)
+                self._layout, self._factors = layout, (down.to(x.device), up.to(x.device))
         return self._factors
 
     def _written(self, layer: Layer, x: Tensor, change: Written, rows: Rows) -> Tensor:
@@ -182,7 +185,7 @@ def attach(
         parts[part].get_submodule(module).register_forward_hook(AdaptedLayer(attached, found))
         for (part, module), found in changes.items()
     ]
-    attached.names = tuple(files)
+    attached.names, attached.changes = tuple(files), changes
     attached.in_text = frozenset(
         name for name, targets in plans.items() if any(target.part.startswith(TEXT) for target in targets)
     )
@@ -191,7 +194,7 @@ def attach(
     finally:
         for hook in hooks:
             hook.remove()
-        attached.names, attached.in_text = (), frozenset()
+        attached.names, attached.in_text, attached.changes = (), frozenset(), {}
 
 
 def plain_change(kind: str, tensors: Mapping[str, Tensor], scaling: float, layer: Layer) -> Tensor:

@@ -40,6 +40,11 @@ class ClipScorer:
         found = self.model.get_image_features(pixel_values=pixels.to(self.model.device, self.model.dtype)).pooler_output
         return F.normalize(found.float(), dim=-1).cpu()
 
+    def knows(self, text: str) -> bool:
+        """Whether its tokenizer has a token of its own for every word."""
+        tokens = self.tokenizer(text, add_special_tokens=False).input_ids
+        return self.tokenizer.unk_token_id not in tokens
+
     def text_features(self, prompts: Sequence[str]) -> Tensor:
         """M prompts -> unit vectors, M x D."""
         tokens = self.tokenizer(list(prompts), padding="max_length", truncation=True, return_tensors="pt")

@@ -50,7 +50,10 @@ class Usage:
 
 
 class ModelStore:
-    """Everything that engines ask models from. ``memory_gb`` None takes half of what the device has."""
+    """Everything that engines ask models from. ``memory_gb`` None takes half of what the device has.
+
+    ``datasets`` is where pictures and edited captions lie that people have put in through the page.
+    """
 
     def __init__(
         self,
@@ -60,8 +63,9 @@ class ModelStore:
         memory_gb: float | None = None,
         offline: bool = False,
         options: Options = Options(),
+        datasets: Path | None = None,
     ) -> None:
-        self.assets, self.models_dir, self.offline = assets, models_dir, offline
+        self.assets, self.models_dir, self.offline, self.datasets = assets, models_dir, offline, datasets
         self.device = pick_device(device)
         self.dtype = pick_dtype(self.device, options.dtype)
         self.options, self.hashes = options, KnownHashes(options.hashes)

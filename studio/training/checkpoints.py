@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,14 +17,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from studio.errors import RequestError, StudioError
+from studio.errors import StudioError
 from studio.models.streams import sync_folder
+from studio.training.folder import FACTS, PLACE, TENSORS
+from studio.training.folder import checkpoints as listed
+from studio.training.going_on import nothing_there
 
-VERSION = 1
-PLACE = "training"  # in a run's folder: checkpoints, and what is written while it learns
-NAMED = re.compile(r"state-(\d{8})")
+VERSION = 2
 KEPT = 2  # the last one may turn out damaged
-TENSORS, FACTS = "state.safetensors", "state.json"
 
 
 @dataclass(frozen=True)
@@ -68,22 +67,13 @@ def save(place: Path, state: State) -> Path:
     return target
 
 
-def listed(place: Path) -> list[Path]:
-    """Complete checkpoints, oldest first."""
-    found = [path for path in place.glob("state-*") if NAMED.fullmatch(path.name)]
-    return sorted(found, key=lambda path: path.name)
-
-
 def latest(folder: Path) -> State:
     """The last sound checkpoint of a run's folder. Raises RequestError when there is none."""
     for path in reversed(listed(folder / PLACE)):
         found = _read(path)
         if found is not None:
             return found
-    raise RequestError(
-        f"resume: {folder} holds no checkpoint; name the folder of a run that was stopped, or leave it empty.",
-        field="resume",
-    )
+    raise nothing_there(folder)
 
 
 def _read(path: Path) -> State | None:

@@ -6,6 +6,7 @@ Alpha stands beside every layer in kohya's names and in the header in diffusers'
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,16 +22,22 @@ from studio.models.lora_names import kohya_name
 from studio.models.streams import Writer, order
 from studio.training.injecting import LORA_KINDS, NAME, Learner
 from studio.training.kinds import Kind
+from studio.training.request import FilePrecision
 
 Tensors = dict[str, Tensor]
-NUMBERS = "F32"  # an adapter is small
+FORMATS: Mapping[torch.dtype, str] = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+PRECISIONS: Mapping[FilePrecision, torch.dtype] = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
 KRONECKER = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")
 HADAMARD = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2")
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A learned adapter, off its network: float32 on the CPU.
+    """A learned adapter, off its network: on the CPU, in float32 until it is ``rounded``.
 
     ``kohya`` by kohya's keys; ``parts``: part -> tensors by PEFT's keys, with PEFT's settings in ``configs``.
     """
@@ -39,6 +46,13 @@ class Adapter:
     kohya: Tensors
     parts: Mapping[str, Tensors]
     configs: Mapping[str, PeftConfig]
+
+    def rounded(self, precision: FilePrecision) -> Adapter:
+        """The adapter as its files hold it. Alphas stay float32: a scale would be off in every layer alike."""
+        dtype = PRECISIONS[precision]
+        kohya = {key: value if key.endswith(".alpha") else value.to(dtype) for key, value in self.kohya.items()}
+        parts = {part: {key: value.to(dtype) for key, value in held.items()} for part, held in self.parts.items()}
+        return dataclasses.replace(self, kohya=kohya, parts=parts)
 
     def save(self, folder: Path, name: str, notes: Mapping[str, str]) -> dict[str, str]:
         """Write its files into ``folder``; their names there, by whose names are inside: kohya, diffusers, peft."""
@@ -53,7 +67,7 @@ class Adapter:
 
     def save_kohya(self, path: Path, notes: Mapping[str, str]) -> None:
         """What every tool reads."""
-        _write(path, self.kohya, notes)
+        write(path, self.kohya, notes)
 
     def _save_diffusers(self, path: Path, notes: Mapping[str, str]) -> None:
         """As diffusers' ``save_lora_weights`` does when it is given PEFT's settings, without which alpha is lost."""
@@ -64,7 +78,7 @@ class Adapter:
             for name, value in config.to_dict().items()
         }
         text = json.dumps(settings, indent=2, sort_keys=True)
-        _write(path, tensors, {**notes, "lora_adapter_metadata": text})
+        write(path, tensors, {**notes, "lora_adapter_metadata": text})
 
     def _save_peft(self, folder: Path) -> None:
         """A folder for each part, as ``PeftModel.from_pretrained`` reads it."""
@@ -75,13 +89,13 @@ class Adapter:
             save_file(named, folder / part / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
-def _write(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> None:
+def write(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> None:
     """One file, complete or not there, the same bytes for the same tensors; ``modelspec.hash_sha256`` is of those."""
-    shapes = {key: (NUMBERS, tuple(value.shape)) for key, value in tensors.items()}
+    shapes = {key: (FORMATS[value.dtype], tuple(value.shape)) for key, value in tensors.items()}
     noted = {"format": "pt", **notes, "modelspec.hash_sha256": "0x" + "0" * 64}
     with Writer(path, {key: shapes[key] for key in order(shapes)}, noted) as out:
         for key in out.keys:
-            out.write(tensors[key].numpy().tobytes())
+            out.write(tensors[key].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         out.annotate(noted | {"modelspec.hash_sha256": f"0x{out.data_sha256()}"})
 
 
@@ -91,22 +105,25 @@ def _diffusers_key(part: str, key: str) -> str:
     return f"{part}.{key}.weight" if longer else f"{part}.{key}"
 
 
-def taken(learner: Learner, kind: Kind, *, several_encoders: bool) -> Adapter:
-    """The adapter as it is in the network at this moment, copied. ``several_encoders``: the model has more than one."""
+def taken(learner: Learner, kind: Kind, *, several_encoders: bool, name: str = NAME) -> Adapter:
+    """The adapter as it is in the network at this moment, copied. ``several_encoders``: the model has more than one.
+
+    ``name``: which of several LoRAs.
+    """
     kohya: Tensors = {}
     with torch.no_grad():
         for part in learner.parts:
             for module, layer in learner.layers(part).items():
                 stem = kohya_name(part, module, several_encoders)
-                kohya |= {f"{stem}.{role}": _own(value) for role, value in _in_kohya(kind, layer).items()}
-    parts = {part: {key: _own(value) for key, value in learner.state(part).items()} for part in learner.parts}
+                kohya |= {f"{stem}.{role}": _own(value) for role, value in _in_kohya(kind, layer, name).items()}
+    parts = {part: {key: _own(value) for key, value in learner.state(part, name).items()} for part in learner.parts}
     return Adapter(kind, kohya, parts, {part: _loadable(config) for part, config in learner.configs.items()})
 
 
-def _in_kohya(kind: Kind, layer: BaseTunerLayer) -> Tensors:
+def _in_kohya(kind: Kind, layer: BaseTunerLayer, name: str) -> Tensors:
     """A layer's tensors by their roles in kohya's and LyCORIS's files."""
     if kind.name in LORA_KINDS:
-        return _lora(layer)
+        return _lora(layer, name)
     if kind.name == "loha":
         return dict(_held(layer, HADAMARD)) | {"alpha": _alpha(layer)}
     if kind.name == "lokr":
@@ -114,14 +131,14 @@ def _in_kohya(kind: Kind, layer: BaseTunerLayer) -> Tensors:
     return {"diff": _difference(layer)}
 
 
-def _lora(layer: BaseTunerLayer) -> Tensors:
+def _lora(layer: BaseTunerLayer, name: str) -> Tensors:
     tensors = {
-        "lora_down.weight": layer.lora_A[NAME].weight,
-        "lora_up.weight": layer.lora_B[NAME].weight,
-        "alpha": _alpha(layer),
+        "lora_down.weight": layer.lora_A[name].weight,
+        "lora_up.weight": layer.lora_B[name].weight,
+        "alpha": _alpha(layer, name),
     }
-    if NAME in layer.lora_magnitude_vector:
-        magnitude = layer.lora_magnitude_vector[NAME].weight
+    if name in layer.lora_magnitude_vector:
+        magnitude = layer.lora_magnitude_vector[name].weight
         weight = layer.get_base_layer().weight
         tensors["dora_scale"] = magnitude.reshape(-1, *[1] * (weight.dim() - 1))
     return tensors
@@ -141,9 +158,9 @@ def _held(layer: BaseTunerLayer, names: tuple[str, ...]) -> Iterator[tuple[str, 
     yield from ((name, tables[f"{name}.{NAME}"]) for name in names if f"{name}.{NAME}" in tables)
 
 
-def _alpha(layer: BaseTunerLayer) -> Tensor:
+def _alpha(layer: BaseTunerLayer, name: str = NAME) -> Tensor:
     """What readers divide by the rank: with rank-stabilised LoRAs that is not the alpha that was asked for."""
-    return torch.tensor(float(layer.scaling[NAME] * layer.r[NAME]))
+    return torch.tensor(float(layer.scaling[name] * layer.r[name]))
 
 
 def _difference(layer: BaseTunerLayer) -> Tensor:

@@ -17,10 +17,12 @@ from studio.devices import derived_seed
 from studio.errors import RequestError
 from studio.models.networks import Conditions, Network
 from studio.progress import OnStep
+from studio.sampling import Seen, Upright
 from studio.training.buckets import Crop, CropRules, batch_count, batches, crop, nearest_bucket
 from studio.training.cache import Cache, LatentCache, PromptCache, Tensors
 from studio.training.captions import CaptionRules, drawn
 from studio.training.preflight import shapes_for
+from studio.training.processes import Processes
 from studio.training.records import Example
 from studio.training.request import TrainRequest
 
@@ -38,7 +40,7 @@ class Afresh(Cache):
 class Batch:
     """``names`` of the pictures; latents B x C x h x w on the CPU; conditions of B rows on the network's device.
 
-    The last ``prior`` rows are pictures of the class.
+    The last ``prior`` rows are pictures of the class. B is what was asked for of the pass, ``names`` among it.
     """
 
     names: tuple[str, ...]
@@ -56,12 +58,21 @@ class Prior:
 
 
 class Feed:
-    """Batches of the examples that are learned from, by number; and fixed ones of those that only measure."""
+    """Batches of the examples that are learned from, by number; and fixed ones of those that only measure.
+
+    Through an orthogonal ``view`` V the loss is || eps(V x_t, t, y) - V e ||^2, with x_t = a x_0 + b e: latents are
+    given out as V x_0, and since V e is white noise again (V V^T = I) it is what the loop draws for them.
+    """
 
     def __init__(
-        self, request: TrainRequest, network: Network, examples: Sequence[Example], held_out: Sequence[Example] = ()
+        self,
+        request: TrainRequest,
+        network: Network,
+        examples: Sequence[Example],
+        held_out: Sequence[Example] = (),
+        view: Seen = Upright(),
     ) -> None:
-        self.request, self.network = request, network
+        self.request, self.network, self.view = request, network, view
         self.examples, self.held_out = tuple(examples), tuple(held_out)
         self.shapes = shapes_for(request, network.size, network.factor)
         self.homes = tuple(nearest_bucket(example.size, self.shapes) for example in self.examples)
@@ -70,13 +81,15 @@ class Feed:
         self.crops = CropRules(request.crop, request.flip)
         self.words = CaptionRules(request.shuffle_tags, request.keep_tags, dropout=request.caption_dropout)
         self.prior: Prior | None = None
+        self.processes = Processes(network.device)  # one alone, unless told otherwise
+        self.salt = ""  # what conditions depend on beside the network's own weights
         self._order = lru_cache(maxsize=2)(self._epoch)
 
     def prepare(self, folder: Path | None, on_step: OnStep) -> None:
         """Encode everything that is encoded once; ``folder`` is where the disk's cache lies."""
         cache = self._cache(folder)
         self.latents = LatentCache(self.network, cache)
-        self.prompts = None if self.request.text_encoder else PromptCache(self.network, cache)
+        self.prompts = None if self.request.encodes_anew else PromptCache(self.network, cache, salt=self.salt)
         if isinstance(cache, Afresh):
             return
         self.latents.fill(list(self._all_crops()), on_step)
@@ -84,28 +97,36 @@ class Feed:
             said = [example.caption for example in (*self.examples, *self.held_out)]
             self.prompts.fill(list(dict.fromkeys([*said, ""] if self.words.dropout else said)), on_step)
 
-    def batch(self, index: int) -> Batch:
-        """The ``index``-th pass of the run, from 0."""
+    def members(self, index: int) -> tuple[int, ...]:
+        """Which examples the ``index``-th pass of the run holds, from 0."""
         epoch, place = divmod(index, self.batches)
-        members = self._order(epoch)[place]
+        return self._order(epoch)[place]
+
+    def batch(self, index: int, rows: Sequence[int] | None = None) -> Batch:
+        """The ``index``-th pass, or some ``rows`` of it, which are then what they are in the whole."""
+        epoch, members = index // self.batches, self.members(index)
+        rows = range(len(members)) if rows is None else rows
         seed = self.request.seed
         latents, captions = [], []
-        for member in members:
+        for row in rows:
+            member = members[row]
             example = self.examples[member]
             cut = crop(example.size, self.homes[member], self.crops, seed=seed, epoch=epoch, index=member)
             found = self.latents.posterior(example, cut)
-            draw = torch.Generator().manual_seed(derived_seed(seed, POSTERIOR, index, len(latents)))
+            draw = torch.Generator().manual_seed(derived_seed(seed, POSTERIOR, index, row))
             latents.append(found.sample(torch.randn(found.mean.shape, generator=draw)))
             captions.append(drawn(example.caption, self.words, seed=seed, epoch=epoch, index=member))
-        names, whole = tuple(self.examples[member].name for member in members), torch.stack(latents)
-        return self._with_prior(Batch(names, whole, self.conditions(captions)), captions, index)
+        names, whole = tuple(self.examples[members[row]].name for row in rows), self.view.show(torch.stack(latents))
+        if self.prior is None:
+            return Batch(names, whole, self.conditions(captions))
+        return self._with_prior(names, whole, captions, [index * self.request.batch_size + row for row in rows])
 
     def fixed(self) -> list[Batch]:
         """The held-out pictures, each alone, cut in the middle and with their whole captions."""
         found = []
         for example in self.held_out:
             cut = crop(example.size, nearest_bucket(example.size, self.shapes))
-            latents = self.latents.posterior(example, cut).mean[None]
+            latents = self.view.show(self.latents.posterior(example, cut).mean[None])
             found.append(Batch((example.name,), latents, self.conditions([example.caption])))
         return found
 
@@ -116,14 +137,13 @@ class Feed:
         found, device = self.prompts.conditions(captions), self.network.device
         return Conditions(found.embeds.to(device), {name: value.to(device) for name, value in found.extra.items()})
 
-    def _with_prior(self, batch: Batch, captions: Sequence[str], index: int) -> Batch:
+    def _with_prior(
+        self, names: tuple[str, ...], latents: Tensor, captions: Sequence[str], places: Sequence[int]
+    ) -> Batch:
         """As many class pictures behind them, one after the other; where there are any, all pictures are square."""
-        if self.prior is None:
-            return batch
-        count = len(batch.names)
-        picked = [(index * self.request.batch_size + place) % len(self.prior.latents) for place in range(count)]
-        conditions = self.conditions([*captions, *[self.prior.prompt] * count])
-        return Batch(batch.names, torch.cat([batch.latents, self.prior.latents[picked]]), conditions, count)
+        picked = [place % len(self.prior.latents) for place in places]
+        conditions = self.conditions([*captions, *[self.prior.prompt] * len(names)])
+        return Batch(names, torch.cat([latents, self.prior.latents[picked]]), conditions, len(names))
 
     def _epoch(self, epoch: int) -> tuple[tuple[int, ...], ...]:
         return batches(self.homes, self.repeats, self.request.batch_size, seed=self.request.seed, epoch=epoch)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from studio.errors import RequestError
 from studio.models.networks import Network
 from studio.training.cache import weights_hash
+from studio.training.going_on import check_data, check_settings, settings_of
 from studio.training.records import Dataset
 from studio.training.request import TrainRequest
-
-# What may differ between a run and the one that goes on from it: nothing that the weights depend on.
-FREE = {"steps", "epochs", "resume", "data", "title", "cache", "patience", "checkpoint_every", "validate_every"}
-FREE |= {"sample_prompts", "sample_every", "sample_steps", "sample_guidance"}
 
 
 @dataclass(frozen=True)
@@ -24,28 +21,26 @@ class Fingerprint:
     settings: Mapping[str, Any]
     data: str
     model: str
+    earlier: list[str]  # SHA-256 of LoRAs that the run is on top of
 
     @classmethod
-    def of(cls, request: TrainRequest, dataset: Dataset, network: Network) -> Fingerprint:
+    def of(
+        cls, request: TrainRequest, datasets: Sequence[Dataset], network: Network, earlier: Sequence[str] = ()
+    ) -> Fingerprint:
         """Of a network that carries no adapter."""
-        settings = request.model_dump(mode="json", exclude=FREE)
         parts = sorted(network.adaptable.items())
-        return cls(settings, dataset.fingerprint, "/".join(f"{name}:{weights_hash(part)}" for name, part in parts))
+        data = "/".join(dataset.fingerprint for dataset in datasets)
+        model = "/".join(f"{name}:{weights_hash(part)}" for name, part in parts)
+        return cls(settings_of(request), data, model, list(earlier))
 
     def check(self, before: Mapping[str, Any]) -> None:
         """Raises RequestError that names the first thing that differs."""
-        for name, value in self.settings.items():
-            was = before["settings"].get(name)
-            if was != value:
-                raise RequestError(
-                    f"{name}: was {was!r} in the run to go on from, here it is {value!r}; set it back, or leave "
-                    "resume empty.",
-                    field=name,
-                )
-        if before["data"] != self.data:
+        check_settings(self.settings, before["settings"])
+        check_data(self.data, before["data"])
+        if before.get("earlier", []) != self.earlier:
             raise RequestError(
-                "data: pictures or captions changed since the checkpoint; put them back, or leave resume empty.",
-                field="data",
+                "earlier: the LoRAs are not those of the checkpoint; put them back, or leave resume empty.",
+                field="earlier",
             )
         if before["model"] != self.model:
             raise RequestError(

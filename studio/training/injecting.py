@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -54,12 +55,16 @@ IN_TEXT: Mapping[Layers, str] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Learner:
-    """The parts of a network that carry the adapter, and PEFT's settings of it for each."""
+    """The parts of a network that carry the adapter, or several of one kind, and PEFT's settings for each part.
+
+    ``scales``: which of several adapters are in the network at the moment; {} where there is one.
+    """
 
     parts: Mapping[str, nn.Module]
     configs: Mapping[str, PeftConfig]
+    scales: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -75,13 +80,34 @@ class Learner:
         """The adapted layers of a part, by the name that the layer itself has."""
         return adapted(self.parts[part])
 
-    def state(self, part: str) -> dict[str, Tensor]:
+    def state(self, part: str, name: str = NAME) -> dict[str, Tensor]:
         """The adapter's tensors by PEFT's names."""
-        return get_peft_model_state_dict(self.parts[part], adapter_name=NAME)
+        return get_peft_model_state_dict(self.parts[part], adapter_name=name)
 
     def load(self, part: str, state: Mapping[str, Tensor]) -> None:
         """Put an adapter of the same settings in the place of what was learned so far."""
         set_peft_model_state_dict(self.parts[part], dict(state), adapter_name=NAME)
+
+    def wear(self, scales: Mapping[str, float]) -> None:
+        """Of several adapters only these, at these scales, are in the network from now on, and only they learn."""
+        if not scales or scales == self.scales:
+            return
+        for part in self.parts:
+            for layer in self.layers(part).values():
+                layer.set_adapter(list(scales))
+                for name, scale in scales.items():
+                    layer.set_scale(name, scale)
+        self.scales = dict(scales)
+
+    @contextmanager
+    def wearing(self, scales: Mapping[str, float]) -> Iterator[None]:
+        """The same until the block ends."""
+        before = self.scales
+        self.wear(scales)
+        try:
+            yield
+        finally:
+            self.wear(before)
 
 
 def adapted(module: nn.Module) -> dict[str, BaseTunerLayer]:
@@ -89,31 +115,51 @@ def adapted(module: nn.Module) -> dict[str, BaseTunerLayer]:
 
 
 @contextmanager
-def injected(network: Network, request: TrainRequest) -> Iterator[Learner]:
+def injected(network: Network, request: TrainRequest, names: Sequence[str] = (NAME,)) -> Iterator[Learner]:
     """A fresh adapter in the network, drawn from the request's seed; its numbers are float32 whatever the network's.
 
-    Raises RequestError where the network has no such layers. What is injected changes no output yet.
+    Of several ``names`` each has the next seed, and all are in the network at a scale of 1. Raises RequestError where
+    the network has no such layers. What is injected changes no output yet.
     """
     parts = learning_parts(network, request)
     targets = {part: target_names(part, module, request) for part, module in parts.items()}
-    compiled, network.compiled = network.compiled, None
-    if compiled is not None:  # it would pass the adapter by
-        network.denoiser.forward = compiled.plain
     configs: dict[str, PeftConfig] = {}
-    try:
+    with uncompiled(network), _removing(parts):
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PEFT tells of block sizes that it cuts to a divisor
-            torch.manual_seed(request.seed)
-            for part, module in parts.items():
-                configs[part] = config_for(request, targets[part], module)
-                inject_adapter_in_model(configs[part], module, adapter_name=NAME)
+            plain = {part: config_for(request, targets[part], module) for part, module in parts.items()}
+            for index, name in enumerate(names):
+                torch.manual_seed((request.seed + index) % 2**32)
+                for part, module in parts.items():
+                    config = copy.deepcopy(plain[part])  # PEFT changes what it is given
+                    configs.setdefault(part, config)
+                    inject_adapter_in_model(config, module, adapter_name=name)
         learner = Learner(parts, configs)
+        if len(names) > 1:
+            learner.wear(dict.fromkeys(names, 1.0))
         for parameter in learner.parameters.values():
             parameter.data = parameter.data.float()
         yield learner
+
+
+@contextmanager
+def _removing(parts: Mapping[str, nn.Module]) -> Iterator[None]:
+    try:
+        yield
     finally:
         for module in parts.values():
             removed(module)
+
+
+@contextmanager
+def uncompiled(network: Network) -> Iterator[None]:
+    """The denoiser as it is: compiled, it would pass by what is put into it."""
+    compiled, network.compiled = network.compiled, None
+    if compiled is not None:
+        network.denoiser.forward = compiled.plain
+    try:
+        yield
+    finally:
         network.compiled = compiled
         if compiled is not None:
             network.denoiser.forward = compiled

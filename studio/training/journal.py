@@ -18,11 +18,11 @@ from PIL import Image
 from studio.errors import StudioError
 from studio.imaging import write_png
 from studio.training import checkpoints
-from studio.training.checkpoints import PLACE, State
-from studio.training.export import Adapter
+from studio.training.checkpoints import State
+from studio.training.folder import LOG, PLACE, SAMPLES
+from studio.training.learning import Learned
 from studio.training.loop import Point
 
-LOG, SAMPLES = "log.jsonl", "samples"
 OF_STEP = re.compile(r"(?:.*-)?(\d{8})(?:-\d+)?\.(?:png|safetensors)")
 
 
@@ -62,7 +62,7 @@ class Journal:
                 for index, picture in enumerate(pictures):
                     write_png(picture, self.place / SAMPLES / f"{step:08d}-{index}.png", self.recipe)
 
-    def keep(self, state: State, adapter: Adapter, name: str, notes: dict[str, str]) -> None:
+    def keep(self, state: State, adapter: Learned, name: str, notes: dict[str, str]) -> None:
         """A checkpoint: all that is needed to go on, and the adapter as it can be used already."""
         if self.place is None:
             return

@@ -53,6 +53,11 @@ class Kind:
     layers: tuple[Layers, ...] = ("attention", "cross_attention", "linear", "all")
     options: type[Options] = Options
 
+    @property
+    def short(self) -> str:
+        """The title without what it says in brackets."""
+        return self.title.partition(" (")[0]
+
 
 KINDS: Mapping[str, Kind] = {
     kind.name: kind

@@ -84,12 +84,12 @@ def _text(file: File, problems: list[Problem]) -> str | None:
         return None
     for encoding in ("utf-16",) if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig",):
         try:
-            return _one_line(data.decode(encoding))
+            return one_line(data.decode(encoding))
         except UnicodeDecodeError:
             problems.append(
                 Problem(file.name, "is not UTF-8, so letters may be wrong; save it as UTF-8.", kind="caption")
             )
-    return _one_line(data.decode("latin-1"))
+    return one_line(data.decode("latin-1"))
 
 
 def _metadata(file: File, names: set[str], problems: list[Problem]) -> dict[str, str]:
@@ -123,7 +123,7 @@ def _row(line: str) -> tuple[str, str] | None:
     if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
         return None
     text = next((row[key] for key in TEXT_KEYS if isinstance(row.get(key), str)), None)
-    return None if text is None else (clean_name(row["file_name"].replace("\\", "/")), _one_line(text))
+    return None if text is None else (clean_name(row["file_name"].replace("\\", "/")), one_line(text))
 
 
 def _metadata_problems(file: File, broken: list[int], lost: list[str]) -> Iterator[Problem]:
@@ -134,7 +134,7 @@ def _metadata_problems(file: File, broken: list[int], lost: list[str]) -> Iterat
         )
     if lost:
         more = f" and {len(lost) - 1:,} more" if len(lost) > 1 else ""
-        yield _orphan(file.name, f"names {_one_line(lost[0])[:80]!r}{more} without a picture of that name")
+        yield _orphan(file.name, f"names {one_line(lost[0])[:80]!r}{more} without a picture of that name")
 
 
 def _orphan(name: str, what: str) -> Problem:
@@ -149,6 +149,6 @@ def _bounded(name: str, caption: str, limits: Limits, problems: list[Problem]) -
     return caption[: limits.max_caption]
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Words with single blanks between them; control characters become blanks."""
     return " ".join("".join(mark if mark.isprintable() else " " for mark in text).split())

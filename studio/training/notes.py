@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from studio.models.networks import Network
 from studio.training.kinds import KINDS
+from studio.training.methods import METHODS
 from studio.training.plan import Plan
 from studio.training.preflight import headline, options_of
 from studio.training.recipe import KEY, recipe
@@ -20,6 +21,7 @@ ARCHITECTURES = {
     "sd3": ("stable-diffusion-3-medium", "sd3"),
 }
 WIDTH_OF_SD2 = 1024
+TASKS = f"{KEY}.tasks"  # of a joint training: name, pictures, prompt, view and weight of each
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
 
 
@@ -33,14 +35,10 @@ def notes(
         KEY: json.dumps(recipe(request)),
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.title": headline(request),
-        "modelspec.architecture": f"{architecture}/lora",
+        "modelspec.architecture": f"{architecture}/{METHODS[request.method].form}",
         "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
         "modelspec.resolution": f"{size}x{size}",
         "modelspec.trigger_phrase": request.trigger or request.instance_prompt,
-        "ss_network_module": "networks.lora" if KINDS[request.adapter].low_rank else "lycoris.kohya",
-        "ss_network_dim": request.rank if KINDS[request.adapter].ranked else "Dynamic",
-        "ss_network_alpha": request.scale if KINDS[request.adapter].ranked else "Dynamic",
-        "ss_network_args": json.dumps({"algo": request.adapter, **options_of(request).model_dump()}),
         "ss_base_model_version": version,
         "ss_sd_model_name": request.model,
         "ss_v2": version.startswith("sd_v2"),
@@ -68,9 +66,23 @@ def notes(
         "ss_enable_bucket": request.buckets,
         "ss_tag_frequency": json.dumps({"pictures": _tags(examples)}),
     }
+    if METHODS[request.method].form == "lora":
+        said |= _adapter(request)
+    if request.tasks:
+        said[TASKS] = json.dumps([task.model_dump(mode="json") for task in request.tasks])
     if network.prediction in PREDICTIONS:
         said["modelspec.prediction_type"] = PREDICTIONS[network.prediction]
     return {key: str(value) for key, value in said.items()}
+
+
+def _adapter(request: TrainRequest) -> dict[str, object]:
+    kind = KINDS[request.adapter]
+    return {
+        "ss_network_module": "networks.lora" if kind.low_rank else "lycoris.kohya",
+        "ss_network_dim": request.rank if kind.ranked else "Dynamic",
+        "ss_network_alpha": request.scale if kind.ranked else "Dynamic",
+        "ss_network_args": json.dumps({"algo": request.adapter, **options_of(request).model_dump()}),
+    }
 
 
 def _family(network: Network) -> tuple[str, str]:

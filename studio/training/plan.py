@@ -12,22 +12,35 @@ from studio.training.records import Example
 
 @dataclass(frozen=True)
 class Plan:
-    """``pictures`` and ``batches`` of one epoch, repeats counted; ``held_out``: pictures that only measure."""
+    """``pictures`` and ``batches`` of one epoch, repeats counted; ``held_out``: pictures that only measure.
+
+    Of several ``tasks`` each has ``apart`` steps of its own first, and after them every step sees a batch of each.
+    """
 
     steps: int
     pictures: int
     batches: int
     accumulation: int
     held_out: int = 0
+    tasks: int = 1
+    apart: int = 0
 
     @property
     def epochs(self) -> Fraction:
         """Passes over the pictures, exactly."""
-        return Fraction(self.steps * self.accumulation, self.batches)
+        return self.epochs_in(self.steps)
+
+    def epochs_in(self, steps: int) -> Fraction:
+        """Passes over the pictures in the first ``steps``; of several tasks over those of all of them."""
+        together = max(0, steps - self.tasks * self.apart)
+        return Fraction((steps + together * (self.tasks - 1)) * self.accumulation, self.batches)
 
     def words(self) -> str:
         """Such as "500 steps, 25.0 epochs of 20 pictures; 2 held out"."""
-        said = f"{self.steps:,} step{'s' * (self.steps != 1)}, {float(self.epochs):,.1f} epochs of {self.pictures:,} "
+        said = f"{self.steps:,} step{'s' * (self.steps != 1)}"
+        if self.tasks > 1:
+            said += f" ({self.tasks} x {self.apart:,} apart and {self.steps - self.tasks * self.apart:,} together)"
+        said += f", {float(self.epochs):,.1f} epochs of {self.pictures:,} "
         said += f"picture{'s' * (self.pictures != 1)}"
         return f"{said}; {self.held_out} held out" if self.held_out else said
 

@@ -13,15 +13,21 @@ from typing import TYPE_CHECKING
 from studio.errors import RequestError, UnknownNameError, shortened
 from studio.models.refs import BUILTIN
 from studio.requests import own_options
+from studio.training import tasks, trackers
 from studio.training.buckets import Size, batch_count, bucket_sizes, nearest_bucket, step_for
+from studio.training.captions import check_words
 from studio.training.kinds import KINDS, Kind, Options
+from studio.training.methods import METHODS
 from studio.training.plan import Plan, split
 from studio.training.records import Example
 from studio.training.request import ROWS_PER_PICTURE, TrainRequest
+from studio.training.uploads import UPLOAD, files_of
 
 if TYPE_CHECKING:
     from studio.settings import Settings
 
+EMPTY = (None, "", (), {})
+PENALISED = ("lora", "rslora", "locon")  # kinds whose change is a scale times B A
 LONGEST = 14 * 24 * 3600.0  # seconds that a run may be expected to take
 
 
@@ -56,9 +62,14 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
 
 
 def check(request: TrainRequest, settings: Settings | None = None) -> None:
-    """Raises RequestError for settings that do not fit together; no file is looked at."""
+    """Raises RequestError for settings that do not fit together; of files only earlier LoRAs are looked at."""
+    _check_method(request)
+    check_words(request.trigger, request.template)
     _check_kind(request)
+    _check_earlier(request, settings)
     _check_optimizer(request)
+    trackers.check(request.trackers)
+    tasks.check(request)
     if request.epochs is None and request.warmup_steps >= request.steps:
         raise RequestError(
             f"warmup_steps: must be less than the {request.steps} steps, got {request.warmup_steps}.",
@@ -77,7 +88,9 @@ def evaluations(request: TrainRequest) -> int:
 
 def headline(request: TrainRequest) -> str:
     """What the job is called in lists."""
-    return shortened(request.title or f"{KINDS[request.adapter].title} of {_made_name(request)}", 120)
+    way = METHODS[request.method]
+    made = KINDS[request.adapter].short if way.form == "lora" else way.title
+    return shortened(request.title or f"{made} of {_made_name(request)}", 120)
 
 
 def file_name(request: TrainRequest) -> str:
@@ -101,6 +114,26 @@ def planned_for(request: TrainRequest, examples: Sequence[Example], size: int, f
     return planned(request, sum(repeats), batch_count(homes, repeats, request.batch_size), len(kept))
 
 
+def planned_together(request: TrainRequest, plans: Sequence[Plan]) -> Plan:
+    """The plan of a joint training whose tasks have ``plans`` by themselves."""
+    return Plan(
+        request.all_apart + request.steps,
+        sum(plan.pictures for plan in plans),
+        sum(plan.batches for plan in plans),
+        request.accumulation,
+        sum(plan.held_out for plan in plans),
+        len(plans),
+        request.steps_apart,
+    )
+
+
+def planned_for_tasks(request: TrainRequest, sets: Sequence[Sequence[Example]], size: int, factor: int) -> Plan:
+    """``planned_for`` with one dataset for each task."""
+    alone = (tasks.alone(request, index) for index in range(len(request.tasks)))
+    plans = [planned_for(own, examples, size, factor) for own, examples in zip(alone, sets, strict=True)]
+    return planned_together(request, plans)
+
+
 def shapes_for(request: TrainRequest, size: int, factor: int) -> tuple[Size, ...]:
     """The sizes that pictures are cut to. Raises RequestError for a resolution that has none."""
     side = request.resolution or size
@@ -116,7 +149,7 @@ def shapes_for(request: TrainRequest, size: int, factor: int) -> tuple[Size, ...
 
 def seconds(request: TrainRequest, steps: int, rate: float) -> float:
     """What ``steps`` take at ``rate`` seconds per row; RequestError for what nobody will wait for."""
-    found = ROWS_PER_PICTURE * steps * request.batch_rows * rate
+    found = ROWS_PER_PICTURE * request.rows_in(steps) * rate
     if found > LONGEST:
         raise RequestError(
             f"steps: {steps:,} steps would take about {found / 86400:.0f} days here; lower steps, batch_size or "
@@ -126,8 +159,13 @@ def seconds(request: TrainRequest, steps: int, rate: float) -> float:
     return found
 
 
-def data_place(name: str, assets: Path) -> Path:
-    """Where a request's pictures lie: ``builtin:x`` among the assets, anything else as it is."""
+def data_place(name: str, assets: Path, datasets: Path | None = None) -> Path:
+    """Where a request's pictures lie: ``builtin:x`` among the assets, ``upload:id`` in ``datasets``, else as it is."""
+    if name.startswith(UPLOAD):
+        place = files_of(name, datasets)
+        if place is None:
+            raise RequestError("data: these pictures are not here any more; drop them again.", field="data")
+        return place
     if not name.startswith(BUILTIN):
         return Path(name).expanduser()
     known = sorted(BUILTIN + folder.name for folder in (assets / "datasets").glob("*") if folder.is_dir())
@@ -145,6 +183,22 @@ def options_of(request: TrainRequest) -> Options:
     return own_options(kind_of(request).options, request.options, request.adapter)
 
 
+def _check_method(request: TrainRequest) -> None:
+    """Settings of other methods are not quietly passed by."""
+    way, fields = METHODS[request.method], TrainRequest.model_fields
+    foreign = {field: other.title for other in METHODS.values() if other is not way for field in other.own}
+    for field in (*way.without, *foreign):
+        default = fields[field].default
+        if getattr(request, field) != default:
+            fix = "leave it empty" if default in EMPTY else f"leave it at {default!r}"
+            whose = f"only {foreign[field]} has this" if field in foreign else f"{way.title} has no use for this"
+            raise RequestError(f"{field}: {whose}; {fix}.", field=field)
+    if way.form != "lora" and len(request.trigger.split()) != 1:
+        raise RequestError(
+            f"trigger: {way.title} needs one new word, such as <sks>, got {request.trigger!r}.", field="trigger"
+        )
+
+
 def _check_kind(request: TrainRequest) -> None:
     kind = kind_of(request)
     options_of(request)
@@ -155,6 +209,20 @@ def _check_kind(request: TrainRequest) -> None:
         )
     if not kind.ranked and request.alpha is not None:
         raise RequestError(f"alpha: {kind.title} has none; leave it empty.", field="alpha")
+
+
+def _check_earlier(request: TrainRequest, settings: Settings | None) -> None:
+    """With ``settings``, which say where models lie, also that the earlier LoRAs are there and fit the model."""
+    if request.earlier_penalty and request.adapter not in PENALISED:
+        raise RequestError(
+            f"earlier_penalty: {kind_of(request).title} is no plain product of two matrices; choose "
+            f"{', '.join(PENALISED)}, or set 0.",
+            field="earlier_penalty",
+        )
+    if request.earlier and settings is not None:
+        from studio.training import continual
+
+        continual.files_of(request, settings.assets, settings.models_dir)
 
 
 def _check_optimizer(request: TrainRequest) -> None:
@@ -176,5 +244,9 @@ def _check_optimizer(request: TrainRequest) -> None:
 
 
 def _made_name(request: TrainRequest) -> str:
+    if request.tasks:
+        return "+".join(task.name for task in request.tasks)
+    if request.data.startswith(UPLOAD):
+        return request.trigger or "pictures"
     stem = re.split(r"[/\\:]", request.data.rstrip("/\\"))[-1].removesuffix(".zip")
     return request.trigger or stem or "pictures"

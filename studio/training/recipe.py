@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from studio.training.request import TrainRequest
 
 KEY, VERSION = "duckrabbit", 1
 MAX_RECIPE = 64 * 1024  # characters
-NOT_RECORDED = {"resume"}
+NOT_RECORDED = {"resume", "trackers"}
 
 
 def recipe(request: TrainRequest) -> dict[str, Any]:
@@ -22,8 +23,17 @@ def recipe(request: TrainRequest) -> dict[str, Any]:
 
 def read(path: Path) -> dict[str, Any]:
     """The recipe in a trained file, as ``recipe`` made it. Raises RecipeError for a file that holds none."""
+    return _read(path, lambda: files.read_header_and_notes(path)[1])
+
+
+def read_upload(path: Path) -> dict[str, Any]:
+    """``read`` for a file of which only the header was sent."""
+    return _read(path, lambda: files.read_notes(path))
+
+
+def _read(path: Path, notes: Callable[[], Mapping[str, str]]) -> dict[str, Any]:
     try:
-        text = files.read_header_and_notes(path)[1].get(KEY, "")
+        text = notes().get(KEY, "")
     except (OSError, ModelError) as error:
         reason = str(error) if isinstance(error, ModelError) else "there is no such file, or it cannot be read."
         raise RecipeError(f"{path.name} has no recipe that can be read: {reason}") from None

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from studio.training.captions import TEMPLATE
 from studio.training.kinds import Layers
+from studio.training.tasks import MOST, Task, problem
 
-Method = Literal["text_to_image", "dreambooth"]
+Method = Literal["text_to_image", "dreambooth", "textual_inversion", "joint"]
 KindName = Literal["lora", "rslora", "dora", "locon", "loha", "lokr", "oft", "boft"]
 Schedule = Literal["constant", "linear", "cosine", "cosine_restarts", "polynomial"]
 OptimizerName = Literal["adamw", "adafactor", "prodigy", "adamw8bit"]
+FilePrecision = Literal["fp32", "fp16", "bf16"]
+TrackerName = Literal["tensorboard", "wandb", "trackio"]
 Prompt = Annotated[str, Field(min_length=1, max_length=400)]
 ROWS_PER_PICTURE = 3  # one forward, and going back is worth two
+ROWS_PER_SAMPLE = 2  # for a step of a picture that is drawn: with its prompt and without
 
 
 class TrainRequest(BaseModel):
-    """An adapter learned from captioned pictures (text_to_image), or from pictures of one subject (dreambooth)."""
+    """An adapter learned from captioned pictures (text_to_image) or pictures of one subject (dreambooth), or a word."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,11 +34,16 @@ class TrainRequest(BaseModel):
         "builtin:mascot",
         min_length=1,
         max_length=1000,
-        description="A folder or a .zip with pictures and captions, or a built-in set.",
+        description="A folder or a .zip with pictures and captions, a built-in set, or one put in (upload:id).",
+    )
+    edits: str = Field(
+        "", max_length=1000, description="Edited captions and left-out pictures: an edits.json; the page keeps its own."
     )
     method: Method = Field(
         "text_to_image",
-        description="text_to_image (every picture has its caption) or dreambooth (all pictures share one prompt).",
+        description="text_to_image (every picture has its caption), dreambooth (all pictures share one prompt) or "
+        "textual_inversion (the trigger becomes a word that the model knows, which itself stays as it is) or joint "
+        "(several adapters, each on its own task and then all together).",
     )
     trigger: str = Field("", max_length=60, description="A word put before every caption that lacks it.")
     template: str = Field(
@@ -53,6 +63,21 @@ class TrainRequest(BaseModel):
     prior_weight: float = Field(
         1.0, ge=0.0, le=10.0, description="dreambooth: how much the loss on class pictures counts."
     )
+    tasks: tuple[Task, ...] = Field(
+        (), max_length=MOST, description="joint: what each adapter learns alone, before all of them learn together."
+    )
+    steps_apart: int = Field(
+        200, ge=0, le=1_000_000, description="joint: steps of each adapter on its own task; steps are those together."
+    )
+
+    vectors: int = Field(
+        1, ge=1, le=75, description="textual_inversion: tokens that the new word is made of; more can hold more."
+    )
+    initializer: str = Field(
+        "",
+        max_length=200,
+        description="textual_inversion: words that the vectors begin as, such as 'duck'; empty: the mean of all words.",
+    )
 
     adapter: KindName = Field("lora", description="The kind of adapter.")
     rank: int = Field(8, ge=1, le=512, description="Rank of each change; more can learn more, and forget more.")
@@ -62,6 +87,17 @@ class TrainRequest(BaseModel):
         {}, max_length=8, description="What the kind has beside rank and alpha, such as conv_rank for locon."
     )
     text_encoder: bool = Field(False, description="Train the CLIP text encoders as well.")
+
+    earlier: tuple[Annotated[str, Field(min_length=1, max_length=1000)], ...] = Field(
+        (), max_length=8, description="LoRAs learned before, on top of which the new one learns; they stay as they are."
+    )
+    earlier_penalty: float = Field(
+        0.0,
+        ge=0.0,
+        le=1e12,
+        allow_inf_nan=False,
+        description="How strongly changes are kept small where those of earlier LoRAs are large (C-LoRA); 0: not.",
+    )
 
     steps: int = Field(500, ge=1, le=1_000_000, description="Steps of the optimiser.")
     epochs: int | None = Field(None, ge=1, le=100_000, description="Passes over the pictures, in place of steps.")
@@ -97,6 +133,7 @@ class TrainRequest(BaseModel):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="Numbers of the passes; the adapter itself is always fp32."
     )
+    file_precision: FilePrecision = Field("fp32", description="Numbers in the saved files; fp16 halves their size.")
     cache: Literal["memory", "disk", "off"] = Field(
         "memory", description="Where pictures' codes and captions' encodings are kept."
     )
@@ -119,6 +156,9 @@ class TrainRequest(BaseModel):
         100, ge=1, le=100_000, description="Steps between checkpoints, from which a run can go on."
     )
     resume: str = Field("", max_length=1000, description="Folder of an earlier run of the same settings to go on from.")
+    trackers: tuple[TrackerName, ...] = Field(
+        (), max_length=3, description="Who else gets curves and samples: tensorboard, wandb, trackio, where installed."
+    )
     title: str = Field("", max_length=80, pattern=r"^[\w .()+-]*$", description="Name of the result; made if empty.")
 
     @model_validator(mode="after")
@@ -129,6 +169,16 @@ class TrainRequest(BaseModel):
             raise ValueError("class_prompt: class pictures need one, such as 'a photo of a dog'")
         if self.class_pictures and self.method != "dreambooth":
             raise ValueError("class_pictures: only dreambooth has them; set 0 or choose the method dreambooth")
+        if wrong := problem(self.method, self.tasks):
+            raise ValueError(wrong)
+        return self
+
+    @model_validator(mode="after")
+    def _earlier_loras(self) -> TrainRequest:
+        if len(set(self.earlier)) < len(self.earlier):
+            raise ValueError("earlier: each LoRA is given once; leave the second out")
+        if self.earlier_penalty and not self.earlier:
+            raise ValueError("earlier_penalty: there is nothing to keep; name LoRAs in earlier, or set 0")
         return self
 
     @property
@@ -145,8 +195,24 @@ class TrainRequest(BaseModel):
     def evaluations(self) -> int:
         """Rows of the network, one that is trained on counting three; of ``epochs`` one step each is known of."""
         steps = self.steps if self.epochs is None else self.epochs
-        drawn = len(self.sample_prompts) * (1 + steps // self.sample_every) + self.class_pictures
-        return ROWS_PER_PICTURE * steps * self.batch_rows + 2 * drawn * self.sample_steps
+        steps += self.all_apart
+        drawn = len(self.sample_prompts) * (1 + math.ceil(steps / self.sample_every)) + self.class_pictures
+        return ROWS_PER_PICTURE * self.rows_in(steps) + ROWS_PER_SAMPLE * drawn * self.sample_steps
+
+    @property
+    def all_apart(self) -> int:
+        """Steps that the tasks of a joint training take one after the other, before those together."""
+        return len(self.tasks) * self.steps_apart
+
+    def rows_in(self, steps: int) -> int:
+        """Pictures that the network sees in the first ``steps``; one together sees a batch of every task."""
+        together = max(0, steps - self.all_apart) if self.tasks else 0
+        return (steps + together * max(0, len(self.tasks) - 1)) * self.batch_rows
+
+    @property
+    def encodes_anew(self) -> bool:
+        """Whether captions are encoded in every pass, since what encodes them learns."""
+        return self.text_encoder or self.method == "textual_inversion"
 
     @property
     def has_prior(self) -> bool:

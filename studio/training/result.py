@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from studio.imaging import grid, write_png
 from studio.models.memory import gigabytes
-from studio.training.export import Adapter
+from studio.training import curves
 from studio.training.journal import Journal
+from studio.training.learning import Learned
 from studio.training.loop import Point
 from studio.training.plan import Plan
 from studio.training.preflight import file_name
 from studio.training.request import TrainRequest
+
+CURVE = 120  # points of the curves that the summary holds: at least so many, and less than twice as many
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,8 @@ class TrainResult:
 
     request: TrainRequest
     plan: Plan
-    last: Adapter
-    best: Adapter | None
+    last: Learned
+    best: Learned | None
     best_step: int | None
     before: float | None  # validation loss at the beginning
     notes: dict[str, dict[str, str]]
@@ -33,8 +38,10 @@ class TrainResult:
     said: tuple[str, ...]
     seconds: float
     rows: int  # of the network, since it began or went on
+    speed: float  # pictures a second that it learned from
     stopped: bool
     peak_memory: int
+    by_task: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write adapters, samples and curves into ``folder``; returns the summary that goes to result.json."""
@@ -49,18 +56,22 @@ class TrainResult:
             "output": files["last"]["kohya"],
             "files": files,
             "curve": "curve.json",
+            "curves": curves.of(self.points, self.before, CURVE),
+            "sha256": {name: _hash(folder / name) for name in (entry["kohya"] for entry in files.values())},
             "samples": self._save_samples(folder),
             "checkpoints": self._checkpoints(validations),
             "steps": last.step,
-            "epochs": round(last.step * self.plan.accumulation / self.plan.batches, 3),
+            "epochs": round(float(self.plan.epochs_in(last.step)), 3),
             "stopped": self.stopped,
             "loss": last.smoothed,
             "validation_before": self.before,
             "validation": validations.get(max(validations)) if validations else None,
+            "by_task": {task: dict(measured) for task, measured in self.by_task.items()},
             "best_step": self.best_step,
             "best_validation": validations.get(self.best_step) if self.best_step is not None else None,
             "seconds": round(self.seconds, 3),
             "evaluations": self.rows,
+            "speed": round(self.speed, 3),
             "peak_memory": self.peak_memory,
             "model": self.request.model,
             "notes": [*self.said, f"Memory: {gigabytes(self.peak_memory)} at the most."],
@@ -85,3 +96,8 @@ class TrainResult:
             {"step": step, "file": f"training/{name}", "validation": validations.get(step)}
             for step, name in sorted(self.journal.kept.items())
         ]
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -18,7 +18,7 @@ def build(form: Form, request: IllusionRequest) -> None:
     files, scales = written_files(request.adapters), written_scales(request.view_adapters)
     with gr.Column(elem_classes="field"):
         info = "One LoRA a line with a name for it, such as ink = loras/ink.safetensors."
-        form.add("adapters", gr.Textbox(files, label="Adapters", info=info, lines=2))
+        form.add("adapters", gr.Textbox(files, label="Adapters", info=info, lines=2, elem_id="adapters"))
         form.note("adapters")
     with gr.Column(elem_classes="field"):
         info = f"One line per view, or one for all, such as ink 1, wash 0.8 ({NONE} for none); left empty all count 1."

@@ -12,7 +12,17 @@ import gradio as gr
 
 from studio.illusions.request import IllusionRequest
 from studio.requests import parse
-from studio.ui import api, events, guard, guidance_events, live, merge_events, theme
+from studio.ui import (
+    api,
+    events,
+    guard,
+    guidance_events,
+    live,
+    merge_events,
+    theme,
+    train_events,
+    train_pictures_events,
+)
 from studio.ui.desk import ENGINE, Desk
 from studio.ui.examples import Examples
 from studio.ui.files import Files
@@ -25,6 +35,7 @@ from studio.ui.markup import MARK, NOTHING, Markup, icon, joined, tag
 from studio.ui.merge_form import MergeForm
 from studio.ui.place import place, pressable
 from studio.ui.tabs import guidance, history, illusion, merge, score, train
+from studio.ui.train_form import TrainForm
 
 if TYPE_CHECKING:
     from studio.workbench import Workbench
@@ -60,6 +71,7 @@ class Forms:
 
     illusion: IllusionForm
     merge: MergeForm
+    train: TrainForm
     guidance: GuidanceForm
 
 
@@ -76,6 +88,8 @@ class Drawn:
 
     merge: merge.MergeTab
     merge_tab: gr.Tab
+    train: train.TrainTab
+    train_tab: gr.Tab
     illusion: illusion.IllusionTab
     guidance: guidance.GuidanceTab
     guidance_tab: gr.Tab
@@ -86,13 +100,15 @@ class Drawn:
 def build(workbench: Workbench) -> Page:
     """The whole page over ``workbench``; give it to ``launch``."""
     presets = workbench.presets(ENGINE)
-    found = Examples(workbench.settings.assets / "examples" / ENGINE, {p.slug: p.request for p in presets})
+    shipped = workbench.settings.assets / "examples"
+    found = Examples(shipped / ENGINE, {p.slug: p.request for p in presets})
+    found.add(shipped / train.ENGINE, {p.slug: p.request for p in workbench.presets(train.ENGINE)}, train.ENGINE)
     desk = Desk(workbench, found, Files(workbench, found))
-    forms = Forms(IllusionForm(), MergeForm(), GuidanceForm())
+    forms = Forms(IllusionForm(), MergeForm(), TrainForm(), GuidanceForm())
     request = _first_request(desk)
     with Page(desk.files) as page:
         me = gr.BrowserState({}, storage_key="duckrabbit.me", secret=STORAGE_SECRET)
-        kept = {name: _kept(name) for name in ("illusion", "merge", "guidance")}
+        kept = {name: _kept(name) for name in ("illusion", "merge", "train", "guidance")}
         seen, timer = gr.State({}), gr.Timer(live.POLL, active=False)
         bar = _top_bar(desk, forms.illusion, request)
         said = place(live.spoken(""), elem_id="said", elem_classes="unseen")
@@ -101,11 +117,13 @@ def build(workbench: Workbench) -> Page:
         stages = (
             _stage(illusion.TAB, drawn.illusion.stage, drawn.illusion.stop, forms.illusion),
             _stage(merge.TAB, drawn.merge.stage, drawn.merge.stop, forms.merge),
+            _stage(train.TAB, drawn.train.stage, drawn.train.stop, forms.train),
             _stage(guidance.TAB, drawn.guidance.stage, drawn.guidance.stop, forms.guidance),
         )
         shown = Live(me, seen, timer, said, bar.pill, drawn.history.queue, stages)
         others = (events.Illusions(desk, drawn.illusion, shown), merge_events.Merges(desk, drawn.merge, shown))
-        makers = (*others, guidance_events.Guidances(desk, drawn.guidance, shown))
+        trainings = train_events.Trainings(desk, drawn.train, shown, others)
+        makers = (*others, trainings, guidance_events.Guidances(desk, drawn.guidance, shown))
         _wire(page, makers, drawn, tabs, kept)
         chip = partial(model_chip, workbench)
         for known in (page.load, bar.model.change, said.change):
@@ -130,7 +148,7 @@ def launch(page: Page, workbench: Workbench, **options: Any) -> tuple[Any, str, 
         "mcp_server": False,
         "ssr_mode": False,
         "pwa": False,
-        "max_file_size": workbench.limits.max_upload_bytes,
+        "max_file_size": workbench.limits.max_file_bytes,
         "allowed_paths": [],
         "state_session_capacity": 500,
         "footer_links": [],  # light and dark stand in the top bar
@@ -153,7 +171,7 @@ def launch(page: Page, workbench: Workbench, **options: Any) -> tuple[Any, str, 
 
 def _first_request(desk: Desk) -> IllusionRequest:
     """What the form holds on a first visit: the settings of the first example or preset, else the defaults."""
-    found = [example.request for example in desk.examples]
+    found = [example.request for example in desk.examples.of(ENGINE)]
     found += [preset.request for preset in desk.workbench.presets(ENGINE)]
     return parse(IllusionRequest, dict(found[0])) if found else IllusionRequest()
 
@@ -177,7 +195,12 @@ def _top_bar(desk: Desk, form: IllusionForm, request: IllusionRequest) -> TopBar
             form.note("model")
         pill = pressable(elem_id="pill")
         toggle = {"type": "button", "cls": "btn is-quiet", "data_look": True, "aria_label": "Light or dark"}
-        veil = tag("div", "Drop the file to restore its settings", id="drop-veil")
+        veil = tag(
+            "div",
+            tag("span", "Drop the file to restore its settings", cls="for-settings"),
+            tag("span", "Drop pictures, captions or a .zip", cls="for-pictures"),
+            id="drop-veil",
+        )
         place(joined(tag("button", icon("look"), **toggle), veil), elem_id="look")
     form.add("model", model)
     return TopBar(model, chip, pill)
@@ -195,8 +218,8 @@ def _stage(tab: str, place: gr.HTML, stop: gr.Button, form: Form) -> live.Stage:
 def _tabs(desk: Desk, forms: Forms, request: IllusionRequest) -> Drawn:
     with gr.Tab("Merge", id=merge.TAB) as merge_tab:
         merged = merge.draw(desk, forms.merge)
-    with gr.Tab("Train", id="train"):
-        train.draw()
+    with gr.Tab("Train", id=train.TAB) as train_tab:
+        trained = train.draw(desk, forms.train)
     with gr.Tab("Illusions", id=illusion.TAB):
         drawn = illusion.draw(desk, forms.illusion, request, desk.workbench.limits)
     with gr.Tab("Guidance", id=guidance.TAB) as guidance_tab:
@@ -205,25 +228,28 @@ def _tabs(desk: Desk, forms: Forms, request: IllusionRequest) -> Drawn:
         score.draw()
     with gr.Tab("History", id="history") as tab:
         listed = history.draw()
-    return Drawn(merged, merge_tab, drawn, guided, guidance_tab, listed, tab)
+    return Drawn(merged, merge_tab, trained, train_tab, drawn, guided, guidance_tab, listed, tab)
 
 
 def _wire(
     page: Page,
-    makers: tuple[events.Illusions, merge_events.Merges, guidance_events.Guidances],
+    makers: tuple[events.Illusions, merge_events.Merges, train_events.Trainings, guidance_events.Guidances],
     drawn: Drawn,
     tabs: gr.Tabs,
     kept: Mapping[str, gr.BrowserState],
 ) -> None:
     """Everything that is not one tab's own: opening, following, stopping, the history's buttons, the address."""
-    illusions, merges, guidances = makers
+    illusions, merges, trainings, guidances = makers
     desk, shown = illusions.desk, illusions.live
     page.load(partial(live.attach, desk, shown), shown.me, shown.outputs, **QUIET)
     keep(page, illusions.form, kept["illusion"])
     keep(page, merges.form, kept["merge"])
+    keep(page, trainings.form, kept["train"])
     keep(page, guidances.form, kept["guidance"])
     events.wire(illusions)
     merge_events.wire(merges, page, drawn.merge_tab)
+    train_pictures_events.wire(trainings.pictures, page, drawn.train_tab)
+    train_events.wire(trainings, page, drawn.train_tab)
     guidance_events.wire(guidances, page, drawn.guidance_tab)
     shown.timer.tick(partial(live.tick, desk, shown), shown.followed, shown.pulled, trigger_mode="once", **QUIET)
     news = [shown.me, shown.said, *shown.keys]

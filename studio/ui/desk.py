@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from studio.engines import engine_named
 from studio.ui import compare, examples, history, result, stage, words
 from studio.ui.drawings import DRAWINGS, drawing_of, made_on
 from studio.ui.files import Files
-from studio.ui.markup import NOTHING, Markup, icon, tag
+from studio.ui.markup import NOTHING, Markup, icon, joined, tag
 
 if TYPE_CHECKING:
     from studio.jobs import Snapshot
@@ -25,6 +26,10 @@ EMPTY: Mapping[str, tuple[str, str]] = {
     "merge": (
         "A, B and what lies between appear here",
         "Choose two checkpoints, then press Preview: nothing is written until you save.",
+    ),
+    "train": (
+        "Your model learns here",
+        "Choose a preset or pictures of your own, then press Train: curves and samples appear as it learns.",
     ),
     "guidance": (
         "The same seeds under every guidance appear here",
@@ -47,7 +52,7 @@ class Desk:
         """A finished job of this owner's, or an example, by the key that the page holds."""
         if key.startswith(examples.PREFIX):
             example = self.examples.find(key)
-            return example and result.Result(key, example.request, example.summary, _example_link(example.slug), True)
+            return example and self._example(key, example)
         snapshot = self.snapshot(key, owner)
         if snapshot is None or not snapshot.summary:
             return None
@@ -61,6 +66,14 @@ class Desk:
             folder=str(snapshot.folder) if self.workbench.settings.profile == "local" else "",
         )
 
+    def _example(self, key: str, example: examples.Example) -> result.Result:
+        """An example as a result; at home its files can be used from where they lie."""
+        entry, at_home = engine_named(example.engine), self.workbench.settings.profile == "local"
+        title = entry.headline(entry.request_class().model_validate(dict(example.request)))
+        folder = str(example.folder) if at_home else ""
+        link = _example_link(example.slug)
+        return result.Result(key, example.request, example.summary, link, True, example.engine, title, folder)
+
     def request(self, key: str, owner: str, candidate: int | None = None) -> dict[str, Any] | None:
         """The settings behind what is shown; of a finished candidate those that make it alone."""
         found = self.result(key, owner)
@@ -73,7 +86,8 @@ class Desk:
     def engine(self, key: str, owner: str) -> str:
         """The engine that made what a key names; empty when the key means nothing to this owner."""
         found = self.snapshot(key, owner)
-        return found.engine if found else ENGINE if self.examples.find(key) else ""
+        example = None if found else self.examples.find(key)
+        return found.engine if found else example.engine if example else ""
 
     def stage(self, key: str, owner: str, tab: str) -> Markup:
         """The result column for a key; empty when the key means nothing to this owner."""
@@ -84,7 +98,8 @@ class Desk:
         if snapshot is None:
             return stage.empty(*EMPTY[tab])
         drawing = drawing_of(snapshot.engine)
-        return stage.of(snapshot, drawing.forming(snapshot), *drawing.actions(snapshot))
+        body = joined(drawing.forming(snapshot), drawing.kept(snapshot, self._link(snapshot)))
+        return stage.of(drawing.quiet(snapshot), body, *drawing.actions(snapshot))
 
     def first(self, owner: str, remembered: str, tab: str) -> str:
         """What a tab shows when the page opens: a job that still runs, what was shown before, or the first example."""
@@ -93,7 +108,8 @@ class Desk:
             return active[0].id
         if remembered and self.engine(remembered, owner) in made_on(tab):
             return remembered
-        return next((examples.key(example.slug) for example in self.examples), "") if ENGINE in made_on(tab) else ""
+        found = (examples.key(example.slug) for engine in made_on(tab) for example in self.examples.of(engine))
+        return next(found, "")
 
     def active(self, owner: str, tab: str | None = None) -> list[Snapshot]:
         """The owner's jobs that run or wait, newest first: all, or those of one tab."""

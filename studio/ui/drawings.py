@@ -15,8 +15,10 @@ from studio.ui import (
     result,
     search_result,
     strip_result,
+    train_result,
+    train_stage,
 )
-from studio.ui.markup import Markup
+from studio.ui.markup import NOTHING, Markup
 
 if TYPE_CHECKING:
     from studio.jobs import Snapshot
@@ -32,13 +34,22 @@ def _no_actions(snapshot: Snapshot) -> Sequence[Markup]:
     return ()
 
 
+def _none_kept(snapshot: Snapshot, link: result.Link) -> Markup:
+    return NOTHING
+
+
+def _as_it_is(snapshot: Snapshot) -> Snapshot:
+    return snapshot
+
+
 @dataclass(frozen=True)
 class Drawing:
     """One engine's jobs on the page, made on ``tab``.
 
     ``forming`` draws one that waits, runs or ended early, ``actions`` what can be done after an early end, ``result`` a
     finished one; ``cover`` names the file that stands for it in lists (None where it made no picture), ``told`` what
-    lists say of it, and ``side`` is its part in a comparison.
+    lists say of it, and ``side`` is its part in a comparison. ``kept`` draws files that a job leaves while it runs,
+    and ``quiet`` is the job as the line under its bar tells it, without what ``forming`` shows.
     """
 
     engine: str
@@ -49,6 +60,8 @@ class Drawing:
     cover: Callable[[Summary], str | None] = _nothing
     side: Callable[[result.Result], compare.Side | None] = _nothing
     actions: Callable[[Snapshot], Sequence[Markup]] = _no_actions
+    kept: Callable[[Snapshot, result.Link], Markup] = _none_kept
+    quiet: Callable[[Snapshot], Snapshot] = _as_it_is
 
 
 DRAWINGS: Mapping[str, Drawing] = {
@@ -63,6 +76,10 @@ DRAWINGS: Mapping[str, Drawing] = {
         Drawing(
             "merge-search", "merge", merge_stage.forming, search_result.of, search_result.told, search_result.cover,
             search_result.side,
+        ),
+        Drawing(
+            "train", "train", train_stage.forming, train_result.of, train_result.told, train_result.cover,
+            train_result.side, train_stage.actions, train_stage.kept, train_stage.quiet,
         ),
         Drawing(
             "guidance", "guidance", guidance_stage.forming, guidance_result.of, guidance_result.told,

@@ -76,7 +76,7 @@ class Illusions:
         request = recipe["request"]
         return self.restored(request, f"Settings and seed {request['seed']} restored from {Path(path).name}")
 
-    def restored(self, request: Mapping[str, Any], said: str, engine: str = ENGINE) -> Updates:
+    def restored(self, request: Mapping[str, Any], said: str, engine: str = ENGINE, owner: str = "") -> Updates:
         """A result's settings in the form."""
         note = tag("p", f"{said}.", cls="is-done")
         return (

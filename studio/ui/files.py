@@ -17,7 +17,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from studio.ui import guidance_result
+from studio.training import folder as training
+from studio.ui import guidance_result, train_result
+from studio.ui.picture_files import PictureFiles
 
 if TYPE_CHECKING:
     from studio.ui.examples import Examples
@@ -43,6 +45,7 @@ class Files:
         self._workbench, self._examples = workbench, examples
         self._secret = secrets.token_bytes(32)
         self._jobs: dict[str, tuple[str, str]] = {}
+        self.pictures = PictureFiles(workbench)
 
     def link(self, job_id: str, owner: str, name: str, width: int | None = None) -> str:
         """The address of one of a job's files, or of a thumbnail of it."""
@@ -57,18 +60,29 @@ class Files:
         return [
             Route("/outputs/{token}/{name}", self._output, methods=["GET"]),
             Route("/examples/{slug}/{name}", self._example, methods=["GET"]),
+            *self.pictures.routes(),
         ]
 
     async def _output(self, request: Request) -> Response:
         job_id, owner = self._jobs.get(request.path_params["token"], ("", ""))
         snapshot = self._workbench.snapshot(job_id, owner) if job_id else None
-        if snapshot is None or not snapshot.summary:
+        if snapshot is None:
             return _missing()
+        if not snapshot.summary:
+            return _sample(snapshot.folder, request) if snapshot.engine == "train" else _missing()
         return await _served(snapshot.folder, snapshot.summary, request)
 
     async def _example(self, request: Request) -> Response:
         example = self._examples.find(request.path_params["slug"])
         return await _served(example.folder, example.summary, request) if example else _missing()
+
+
+def _sample(folder: Path, request: Request) -> Response:
+    """A picture that a training drew while it learns; it is as small as its thumbnail would be."""
+    path = training.sample(folder, request.path_params["name"])
+    if path is None or not path.is_file():
+        return _missing()
+    return FileResponse(path, media_type=KINDS[path.suffix], headers=HEADERS)
 
 
 async def _served(folder: Path, summary: Mapping[str, Any], request: Request) -> Response:
@@ -126,6 +140,8 @@ class _Pipe(io.RawIOBase):
 
 def named_files(summary: Mapping[str, Any]) -> set[str]:
     """Every file name that a result's summary mentions; that of a merged folder stands with ``.zip`` behind it."""
+    if summary.get("checkpoints") is not None:
+        return train_result.named_files(summary)
     if summary.get("columns") is not None:
         return guidance_result.named_files(summary)
     found = {entry["image"] for part in ("pictures", "trials") for entry in summary.get(part) or ()}

@@ -81,7 +81,7 @@ class Form:
         named = {name: stored[name] for name, control in known.items() if fits(control, stored[name])}
         if not named:  # a first visit: the form stands as it was drawn
             return NOTHING_CHANGES
-        return combined(self.updates(named), self.opened(named))
+        return combined(self.updates(named), self.opened(named)) or NOTHING_CHANGES
 
     def places(self) -> list[gr.HTML]:
         return list(dict.fromkeys(self.notes.values()))

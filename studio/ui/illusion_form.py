@@ -10,11 +10,11 @@ import gradio as gr
 
 from studio.illusions.reductions import REDUCTIONS
 from studio.illusions.request import IllusionRequest
-from studio.illusions.specs import VIEWS
 from studio.requests import defaults
 from studio.ui import adapter_fields
 from studio.ui.fields import check, choice, group, lines, listed, parts, slider, text
 from studio.ui.form import Form, Updates, Values
+from studio.views.specs import VIEWS
 
 if TYPE_CHECKING:
     from studio.policy import Limits

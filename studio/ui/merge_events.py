@@ -121,7 +121,7 @@ class Merges:
         except StudioError as error:
             return self._problem(StudioError(str(error), field="path"))
 
-    def restored(self, request: Mapping[str, Any], said: str, engine: str = ENGINE) -> Updates:
+    def restored(self, request: Mapping[str, Any], said: str, engine: str = ENGINE, owner: str = "") -> Updates:
         """A result's or a file's settings in the form."""
         note = tag("p", f"{said}.", cls="is-done")
         updates = self.form.filled(request, engine) | self.form.written({"restore": note})

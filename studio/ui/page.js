@@ -96,7 +96,7 @@
     openFoldsWithErrors();
   }
 
-  const ANSWERS = ".stage-place, #said, #history, #queue, #notice, #comparison, #pill, .note";
+  const ANSWERS = ".stage-place, #pictures, #said, #history, #queue, #notice, #comparison, #pill, .note";
   const answered = (changes) => changes.some((change) => change.target.closest?.(ANSWERS));
 
   // On a phone the result stands above the recipe: who runs it wants to see it.
@@ -283,7 +283,7 @@
     else if (at("[data-word]")) useWord(at("[data-word]").dataset);
     else if (at(RUNS)) press(at(RUNS));
     else if (at("[data-act]")) act(at("[data-act]"));
-    if (at(".run, .also-run, #search, [data-act=vary], [data-act=save-this], [data-act=save-anyway]")) showStage();
+    if (at(".run, .also-run, #search, [data-act=vary], [data-act=save-this], [data-act=save-anyway], [data-act=resume]")) showStage();
     if (at(".fold > button")) setTimeout(tellFolds, 100);
   });
 
@@ -297,6 +297,17 @@
       scrollTo({ top: 0 });
     }
     if (kind === "delete") undoSoon = true;
+    if (button.dataset.open) {
+      openTab(button.dataset.open);
+      bringIntoSight(button.dataset.see, 30);
+    }
+  }
+
+  // What another tab was given may lie in a fold that opens only with the server's answer.
+  function bringIntoSight(selector, times) {
+    const target = find(selector);
+    if (shown(target)) target.scrollIntoView({ block: "center" });
+    else if (times) setTimeout(() => bringIntoSight(selector, times - 1), 100);
   }
 
   // Keys: Ctrl+Enter runs, Escape stops, arrows walk through candidates.
@@ -324,9 +335,10 @@
     }
   }, true);
 
-  // A picture dropped anywhere restores its settings, as if it had been chosen with the button.
+  // A picture dropped anywhere restores its settings, as if it had been chosen with the button; but pictures.js takes
+  // what is dropped where pictures are trained on.
   const carriesFile = (event) => [...(event.dataTransfer?.types || [])].includes("Files");
-  const target = () => findShown("button.restore-upload")?.closest(".starts-head")?.querySelector("input[type=file]");
+  const target = () => !findShown("#train-drop") && findShown("button.restore-upload")?.closest(".starts-head")?.querySelector("input[type=file]");
   let depth = 0;
   const veil = (on) => document.body.classList.toggle("is-dropping", on);
 

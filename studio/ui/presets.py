@@ -43,7 +43,7 @@ def _preset(desk: Desk, preset: Preset) -> Markup:
 
 def _cover(desk: Desk, preset: Preset) -> str | None:
     """A small picture as a data URI: the preset's own, or else that of its example's result."""
-    example = desk.examples.find(preset.slug) if preset.engine == "illusion" else None
+    example = next((each for each in desk.examples.of(preset.engine) if each.folder.name == preset.slug), None)
     shown = drawing_of(preset.engine).cover(example.summary) if example else None
     path = preset.picture or (example.folder / shown if example and shown else None)
     if not path or not path.is_file():

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from studio.illusions.specs import VIEWS
 from studio.ui import words
 from studio.ui.markup import NOTHING, Markup, icon, joined, tag
 from studio.ui.stage import figure, preview
+from studio.views.specs import VIEWS
 
 if TYPE_CHECKING:
     from studio.jobs import Snapshot

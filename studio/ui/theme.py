@@ -10,10 +10,13 @@ from gradio.themes.utils import colors, fonts, sizes
 HERE = Path(__file__).parent
 STYLES = tuple(
     HERE / "css" / f"{name}.css"
-    for name in ("pieces", "frame", "form", "action", "stage", "result", "merge", "strip", "guidance", "history")
+    for name in (
+        *("pieces", "frame", "form", "action", "stage", "result"),
+        *("merge", "strip", "train", "pictures", "guidance", "history"),
+    )
 )
 OUTER_STYLE = HERE / "css" / "tokens.css"
-SCRIPTS = tuple(HERE / f"{name}.js" for name in ("page", "merge", "guidance"))
+SCRIPTS = tuple(HERE / f"{name}.js" for name in ("page", "merge", "pictures", "guidance"))
 FAVICON = HERE / "favicon.png"
 
 # gradio ships these two families and LocalFont serves them from here. Of most families it ships, and of the semibold of

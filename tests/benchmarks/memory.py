@@ -25,11 +25,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from studio.devices import DTYPES, PeakMemory, pick_device, seeded_noise
-from studio.illusions.views import build
 from studio.models import memory, single_file
 from studio.models.networks import Network
 from studio.models.store import ModelStore, Options
 from studio.sampling import build_scheduler, denoise, guidance
+from studio.views.view import build
 from tests import ldm
 
 ROOT = Path(__file__).parents[2]

@@ -21,11 +21,11 @@ import torch
 
 from studio.devices import seeded_noise
 from studio.illusions.request import IllusionRequest
-from studio.illusions.views import build
 from studio.imaging import jpeg_data_uri, to_picture
 from studio.models.networks import StableDiffusion
 from studio.models.store import ModelStore
 from studio.sampling import Upright, build_scheduler, denoise, guidance
+from studio.views.view import build
 from tests.benchmarks.results import RESULTS, measured_on, write_section
 
 ROOT = Path(__file__).parents[2]

@@ -21,8 +21,8 @@ import torch.nn.functional as F
 
 from studio.models.networks import Network
 from studio.models.store import ModelStore
+from studio.training.course import Course
 from studio.training.dataset import read_dataset
-from studio.training.feed import Feed
 from studio.training.injecting import Learner, injected
 from studio.training.loop import Loop
 from studio.training.objective import Objective
@@ -83,9 +83,9 @@ def ratios(row: list[float]) -> tuple[float, float, float]:
 
 
 def loop_of(request: TrainRequest, network: Network, learner: Learner) -> Loop:
-    feed = Feed(request, network, read_dataset(Path(request.data)).examples)
-    feed.prepare(None, lambda step: None)
-    return Loop(request, network, learner, feed, Objective.of(network, request), request.steps)
+    course = Course.plain(request, network, read_dataset(Path(request.data)))
+    course.prepare(None, lambda step: None)
+    return Loop(request, network, learner, course, Objective.of(network, request))
 
 
 def advancing(loop: Loop) -> Callable[[], None]:
@@ -98,7 +98,7 @@ def advancing(loop: Loop) -> Callable[[], None]:
 
 def bare_steps(loop: Loop) -> Callable[[], None]:
     """Forward, backward and step of the same network on one batch whose noise is added already."""
-    batch, parameters, device = loop.feed.batch(0), list(loop.parameters.values()), loop.network.device
+    batch, parameters, device = loop.course.feeds[""].batch(0), list(loop.parameters.values()), loop.network.device
     draw = torch.Generator().manual_seed(0)
     noise = torch.randn(batch.latents.shape, generator=draw).to(device)
     level = loop.objective.at(torch.rand(len(noise), generator=draw)).to(device)

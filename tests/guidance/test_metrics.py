@@ -9,7 +9,7 @@ from PIL import Image
 
 from studio.guidance.cells import Cell, Spot
 from studio.guidance.grid import columns
-from studio.guidance.metrics import Measured, Reader, measured
+from studio.guidance.metrics import Measured, Reader, measured, strange
 from studio.guidance.request import GuidanceRequest
 from studio.guidance.verdict import verdict
 from studio.intervals import Estimate
@@ -72,6 +72,13 @@ def test_fidelity_is_clip_score_style_direction_and_character_each_by_its_name()
     assert {name: each.value for name, each in found.fidelity.items()} == pytest.approx(expected, abs=1e-6)
     assert found.products["pc_clip"] == pytest.approx(found.diversity.value * expected["pc_clip"])
     assert (found.pictures, found.evaluations, found.seconds) == (2, 10.5, 0.5)
+
+
+def test_words_that_the_extractor_cannot_read_are_said_to_measure_nothing(models):
+    asked = {"style": "pixel art", "character": "a fox"}
+    said = models.scorer("builtin:clip", lambda scorer: strange(scorer, asked))
+    assert said == ("builtin:clip does not know all words of the style 'pixel art': SA-clip says nothing of it.",)
+    assert models.scorer("builtin:clip", lambda scorer: strange(scorer, {"style": "", "character": ""})) == ()
 
 
 def test_a_column_of_which_nothing_is_drawn_has_no_figures():

@@ -16,14 +16,14 @@ from studio import illusions
 from studio.errors import Cancelled, ModelFileError, PolicyError, StudioError, UnknownNameError
 from studio.illusions import preflight
 from studio.illusions.adapters import worn
-from studio.illusions.admission import Headroom
 from studio.illusions.drawing import view_terms
 from studio.illusions.request import IllusionRequest
-from studio.illusions.views import build
 from studio.models.lora_files import match, read_lora, shapes_in
 from studio.models.store import ModelStore
 from studio.policy import LOCAL, SHARED, check_illusion
 from studio.settings import Settings
+from studio.views.admission import Headroom
+from studio.views.view import build
 from studio.workbench import Workbench
 from tests.models.loras import save_random
 

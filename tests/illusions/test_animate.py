@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from studio.illusions.animate import PAUSE, TICK, frames, save_gif, save_webp
-from studio.illusions.views import View, build
 from studio.imaging import to_picture, to_tensor
+from studio.views.view import View, build
 
 
 def picture(side: int = 128) -> Image.Image:

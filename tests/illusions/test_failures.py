@@ -15,8 +15,8 @@ from studio.illusions.failures import (
     neighbour_correlation,
     noise_shift,
 )
-from studio.illusions.views import build
 from studio.sampling import Plan, combine, guidance
+from studio.views.view import build
 
 PROMPTS = ("a fox", "a penguin")
 

@@ -18,8 +18,8 @@ from studio.illusions.joining import (
     rectification,
 )
 from studio.illusions.reductions import ENTRIES, REDUCTIONS, is_measured, resolve
-from studio.illusions.views import build
 from studio.sampling import Moment, Plan, Term, combine, guidance
+from studio.views.view import build
 
 CPU = torch.device("cpu")
 KINDS = ("epsilon", "v_prediction", "flow")

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from studio.illusions.motions import GROUND, motion_of
-from studio.illusions.specs import VIEWS
-from studio.illusions.views import build
 from studio.imaging import to_picture, to_tensor
+from studio.views.specs import VIEWS
+from studio.views.view import build
 
 MOVING = [entry.name for entry in VIEWS if entry.motion != "none"]
 

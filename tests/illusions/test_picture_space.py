@@ -11,16 +11,16 @@ import torch
 from studio import illusions, passes
 from studio.devices import seeded_noise
 from studio.errors import Cancelled, ViewError
-from studio.illusions.admission import Headroom
 from studio.illusions.picture_space import InPictures, tracks
 from studio.illusions.preflight import evaluations
 from studio.illusions.reductions import ENTRIES
 from studio.illusions.request import IllusionRequest
 from studio.illusions.spaces import FINEST, choose, pixel_by_pixel
-from studio.illusions.specs import VIEWS
-from studio.illusions.views import build
 from studio.models.loading import load_pipeline
 from studio.sampling import FLOW_SCHEDULERS, Route, Term, Upright, build_scheduler, denoise, guidance
+from studio.views.admission import Headroom
+from studio.views.specs import VIEWS
+from studio.views.view import build
 from tests.tiny import save_tiny_sd3
 
 CPU = torch.device("cpu")

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image, ImageFilter, ImageOps
 
 from studio.errors import RequestError
-from studio.illusions.permutations import dihedral
 from studio.illusions.preflight import check
 from studio.illusions.puzzle import MOST_PIECES, PRINT_SIDE, anchors, cut, outlines
 from studio.illusions.request import IllusionRequest
 from studio.illusions.sheets import PAPERS, Reading, pages, save_sheets, svg
-from studio.illusions.views import build
 from studio.imaging import to_picture, to_tensor
+from studio.views.permutations import dihedral
+from studio.views.view import build
 
 CELL = 4
 

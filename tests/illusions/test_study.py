@@ -12,12 +12,12 @@ from PIL import Image, ImageFont
 from studio import illusions
 from studio.__main__ import main
 from studio.illusions import preflight
-from studio.illusions.admission import Headroom
 from studio.illusions.request import IllusionRequest
 from studio.illusions.study import estimate, settings, title
 from studio.illusions.study_sheet import Panel, _lines, sheet
 from studio.imaging import read_recipe
 from studio.models.store import ModelStore
+from studio.views.admission import Headroom
 from tests.models.loras import save_random
 
 FILES = {"ink": "ink.safetensors", "wash": "wash.safetensors"}

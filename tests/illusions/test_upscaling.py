@@ -8,16 +8,16 @@ import torch
 from PIL import Image
 
 from studio import illusions
-from studio.illusions.admission import measure
-from studio.illusions.permutations import TURN_OFFSETS
 from studio.illusions.puzzle import cut
 from studio.illusions.request import IllusionRequest
 from studio.illusions.result import Upscaled
-from studio.illusions.specs import VIEWS
 from studio.illusions.upscaling import anchored, coarse, enlarged, larger
-from studio.illusions.views import build
 from studio.imaging import to_tensor
 from studio.sampling import Moment, clean_estimate, from_clean
+from studio.views.admission import measure
+from studio.views.permutations import TURN_OFFSETS
+from studio.views.specs import VIEWS
+from studio.views.view import build
 
 CELLS = 16
 ORTHOGONAL = [entry.name for entry in VIEWS if entry.kind == "orthogonal"]

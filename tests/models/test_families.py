@@ -13,7 +13,6 @@ from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline,
 from studio import illusions
 from studio.devices import seeded_noise
 from studio.errors import ModelFileError, ModelNotFoundError, RequestError
-from studio.illusions.admission import Headroom
 from studio.illusions.request import IllusionRequest
 from studio.models.files import check_pipeline, variant_in
 from studio.models.loading import load_pipeline
@@ -29,6 +28,7 @@ from studio.sampling import (
     noise_share,
     sigma_at,
 )
+from studio.views.admission import Headroom
 
 CPU = torch.device("cpu")
 

@@ -65,7 +65,7 @@ def test_a_name_that_nothing_can_have_is_one_sentence(name, assets, tmp_path):
     with pytest.raises(ModelNotFoundError, match="There is no model at .*: name a built-in") as refused:
         resolve(name, assets, tmp_path)
     assert refused.value.field == "model"
-    with pytest.raises(ModelNotFoundError, match="There is no LoRA at"):
+    with pytest.raises(UnknownNameError, match="There is no LoRA"):
         resolve_lora(name, assets, tmp_path)
 
 
@@ -113,7 +113,7 @@ def about_of(text):
 def test_one_odd_file_leaves_the_list_whole(make, assets, tmp_path):
     make(tmp_path)
     assert list_models(assets, tmp_path) == list_models(assets)
-    assert list_loras(assets, tmp_path) == ()
+    assert list_loras(assets, tmp_path) == list_loras(assets)
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"title": 3}'])

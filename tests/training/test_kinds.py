@@ -7,12 +7,14 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from peft import PeftModel
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from studio import training
 from studio.models.adapters import attach
 from studio.models.lora_files import read_lora
 from studio.training.engine import Training
+from studio.training.export import PRECISIONS
 from studio.training.injecting import injected
 from studio.training.kinds import KINDS
 from studio.training.preflight import check
@@ -90,6 +92,21 @@ def test_the_studio_reads_the_kohya_file_back_as_it_was(learned):
         torch.testing.assert_close(answer(network, 1.0), live, atol=5e-6, rtol=0)
         assert torch.equal(answer(network, 0.0), bare)
     assert torch.equal(answer(network), bare)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_files_of_half_the_size_hold_the_same_numbers_rounded_and_whole_alphas(learned, precision, tmp_path):
+    asked_for, network, bare, live, result, folder = learned
+    name = asked_for.data.rpartition("/")[2]
+    result.last.rounded(precision).save(tmp_path, name, result.notes["last"])
+    whole, half = load_file(folder / f"{name}.safetensors"), load_file(tmp_path / f"{name}.safetensors")
+    assert whole.keys() == half.keys()
+    for key, value in half.items():
+        assert value.dtype == (torch.float32 if key.endswith(".alpha") else PRECISIONS[precision]), key
+        assert torch.equal(value, whole[key].to(value.dtype)), key
+    with attach(network.attached, network.adaptable, {"it": tmp_path / f"{name}.safetensors"}, "tiny"):
+        apart = (answer(network, 1.0) - live).abs().max()
+    assert apart < 0.02 * (live - bare).abs().max()
 
 
 def test_the_other_file_gives_the_same_in_its_own_library(learned, tiny_pipeline):

@@ -60,7 +60,7 @@ def test_a_loss_that_is_no_number_ends_the_run_within_the_step_and_names_the_pic
 ):
     true = Feed.batch
 
-    def poisoned(self, index):
+    def poisoned(self, index, rows=None):
         batch = true(self, index)
         if index == 1:
             batch.latents.fill_(math.nan)

@@ -52,7 +52,8 @@ def world(assets, tmp_path_factory):
 
     root = tmp_path_factory.mktemp("studio")
     (root / "assets").mkdir()
-    (root / "assets" / "models").symlink_to(assets / "models")
+    for name in ("models", "datasets"):
+        (root / "assets" / name).symlink_to(assets / name)
     for slug, title, request in (("first", "Turn it over", SMALL), ("three", "Three heads", THREE)):
         path = root / "presets" / "illusion" / f"{slug}.json"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -51,7 +51,7 @@ def test_presets_are_small_pictures_and_one_without_a_picture_has_a_plain_cover(
 def test_what_the_browser_keeps_is_readable_after_a_restart(page):
     kept = components(page, "browserstate")
     assert {state["storage_key"] for state in kept} == {
-        f"duckrabbit.{name}" for name in ("me", "illusion", "merge", "guidance")
+        f"duckrabbit.{name}" for name in ("me", "illusion", "merge", "train", "guidance")
     }
     assert {state["secret"] for state in kept} == {"duckrabbit"}
 

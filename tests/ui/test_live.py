@@ -43,7 +43,7 @@ def listener(address, elem_id, event):
     return next(d["id"] for d in listeners if [part, event] in [list(t) for t in d["targets"]])
 
 
-def act(address, elem_id, event, me, changes, event_data=None):
+def act(address, elem_id, event, me, changes, event_data=None, *, session=None):
     """An event without the page: the form's values as the page's config gives them, some changed by their labels."""
     config = json.loads(get(address, "/config")[2])
     parts = {part["id"]: part["props"] for part in config["components"]}
@@ -51,8 +51,8 @@ def act(address, elem_id, event, me, changes, event_data=None):
     inputs = next(d["inputs"] for d in config["dependencies"] if d["id"] == number)
     data = [changes.get(parts[i].get("label"), parts[i].get("value")) for i in inputs]
     data = [{"owner": me} if "storage_key" in parts[i] else value for i, value in zip(inputs, data, strict=True)]
-    call = {"fn_index": number, "data": data, "event_data": event_data, "session_hash": uuid.uuid4().hex}
-    return post(address, "/gradio_api/run/predict", call)
+    call = {"fn_index": number, "data": data, "event_data": event_data}
+    return post(address, "/gradio_api/run/predict", call | {"session_hash": session or uuid.uuid4().hex})
 
 
 def press(address, elem_id, me, data):
@@ -234,7 +234,7 @@ def test_nothing_beyond_the_page_is_served(home, path):
 
 def test_an_upload_beyond_the_limit_is_refused(shared):
     bench, address = shared
-    big = b"x" * (bench.limits.max_upload_bytes + 1024)
+    big = b"x" * (bench.limits.max_file_bytes + 1024)
     head = b'--b\r\nContent-Disposition: form-data; name="files"; filename="big.png"\r\n\r\n'
     request = urllib.request.Request(
         f"{address}/gradio_api/upload",
@@ -260,7 +260,7 @@ def test_a_poll_that_brings_nothing_new_sends_nothing(home):
     """The same tick twice in one session: the second answer only skips."""
     _, address = home
     config = json.loads(get(address, "/config")[2])
-    (timer,) = [part["id"] for part in config["components"] if part["type"] == "timer"]
+    timer, *_ = [part["id"] for part in config["components"] if part["type"] == "timer"]
     tick = next(d for d in config["dependencies"] if [timer, "tick"] in [list(t) for t in d["targets"]])
     data = [{"owner": ANN}, *[None] * (len(tick["inputs"]) - 1)]
     call = {"fn_index": tick["id"], "data": data, "session_hash": uuid.uuid4().hex}

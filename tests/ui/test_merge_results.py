@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from studio.engines import ENGINES
 from studio.snapshots import JobError, Snapshot
 from studio.ui import compare, files, history, merge_result, merge_stage, search_result, stage, strip_result
 from studio.ui.drawings import DRAWINGS, drawing_of, made_on
 from studio.ui.result import Result
-from studio.workbench import ENGINES
 
 MERGE = {"task": "checkpoints", "models": ["builtin:emoji", "folder/<b>"], "alpha": 0.5, "method": "weighted_sum"}
 REQUEST = {"merge": MERGE, "prompts": ["a fox", "a <i>"], "seed": 7}
@@ -51,7 +51,7 @@ def shown(summary, request=REQUEST, folder="/runs/one"):
 
 
 def test_every_engine_has_its_drawing_and_its_tab():
-    assert set(DRAWINGS) == {engine.name for engine in ENGINES} - {"train"}  # which has no tab yet
+    assert set(DRAWINGS) == {engine.name for engine in ENGINES}
     assert made_on("merge") == ("merge", "merge-strip", "merge-search")
     assert drawing_of("of another studio").engine == "illusion"
 

@@ -5,10 +5,10 @@ from PIL import Image
 
 from studio.illusions.request import IllusionRequest
 from studio.illusions.result import Candidate, IllusionResult
-from studio.illusions.views import build
 from studio.ui import result
 from studio.ui.files import named_files
 from studio.ui.result import Result
+from studio.views.view import build
 
 
 @pytest.fixture(scope="module")

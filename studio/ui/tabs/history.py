@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import gradio as gr
 
+from studio.engines import ENGINES
 from studio.ui import compare, live
 from studio.ui import history as panel
 from studio.ui.desk import Desk
@@ -18,7 +19,6 @@ from studio.ui.live import QUIET, owner_of
 from studio.ui.markup import Markup
 from studio.ui.place import pressable, pressed
 from studio.ui.stage import heading
-from studio.workbench import ENGINES
 
 if TYPE_CHECKING:
     from studio.ui.form import Form
@@ -30,7 +30,7 @@ class Handlers(Protocol):
     form: Form
     stage: live.Stage
 
-    def restored(self, request: Mapping[str, Any], said: str, engine: str) -> Updates: ...
+    def restored(self, request: Mapping[str, Any], said: str, engine: str, owner: str) -> Updates: ...
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def wire(tab: HistoryTab, desk: Desk, shown: live.Live, makers: Sequence[Handler
             maker = by_tab[drawing_of(engine).tab]
             updates = live.show(desk, shown, maker.stage.tab, me, job)
             if act == "restore":
-                updates |= maker.restored(desk.request(job, owner) or {}, "The settings are in the form", engine)
+                updates |= maker.restored(desk.request(job, owner) or {}, "The settings are in the form", engine, owner)
             return updates
         return nothing
 
