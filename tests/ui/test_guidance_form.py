@@ -114,7 +114,7 @@ def test_every_field_of_a_request_can_be_said_to_be_wrong_somewhere(form):
         ({"axis.0": "gamma", "values.0": ""}, "sweep", "Must have at least one entry."),
         ({"axis.0": "w", "values.0": "1", "axis.1": "w1", "values.1": "2"}, "sweep", "change the same setting"),
         ({"seeds": 20_000}, "seeds", "Must be at most 1,024"),
-        ({"axis.0": "gamma", "values.0": TEN, "seeds": 1024}, "sweep", "are more than the 10,000 of one run"),
+        ({"axis.0": "gamma", "values.0": TEN, "seeds": 1024}, "sweep", "10,000 are allowed here"),
         ({"extractor": "builtin:nothing"}, "extractor", "builtin:nothing"),
         ({"lora": "builtin:nothing"}, "adapters", "nothing"),
         ({"scales": "1, 2"}, "scales", "No adapter is called"),
