@@ -28,7 +28,8 @@ _UNFIT = re.compile(r"[^A-Za-z0-9_-]+")
 
 def heeded(guiders: Sequence[str]) -> set[str]:
     """The settings that at least one of these guiders looks at; those of an unknown name are none."""
-    return {*ALWAYS, *(name for guider in guiders if guider in GUIDERS for name in GUIDERS[guider].heeds)}
+    entries = [GUIDERS[guider] for guider in guiders if guider in GUIDERS]
+    return {*ALWAYS, *(name for entry in entries for name in (*entry.heeds, *entry.lengthened_by))}
 
 
 def is_heeded(setting: str, guiders: Sequence[str]) -> bool:
@@ -61,7 +62,7 @@ def written(request: Mapping[str, Any]) -> dict[str, Any]:
     settings = {**defaults(Settings), **full["settings"]}
     named = {name: full[name] for name in (*PLAIN, *TEXTS)} | {name: settings[name] for name in (*SLIDERS, *BOTH)}
     named |= {name: _limit(name, settings[name]) for name in LIMITS}
-    named |= {"w": settings["w2"], "apart": settings["w1"] != settings["w2"]}
+    named |= {"w": settings["w2"], "apart": _are_apart(settings, full["guiders"])}
     adapters = dict(full["adapters"])
     named |= {"lora": next(iter(adapters.values()), ""), "others": list(adapters.values())[1:]}
     named |= {"names": "\n".join(f"{name} = {path}" for name, path in adapters.items())}
@@ -76,7 +77,7 @@ def written(request: Mapping[str, Any]) -> dict[str, Any]:
 def name_of(path: str, taken: Sequence[str]) -> str:
     """A short name for a LoRA: that of its file, with a number behind it where that is taken."""
     stem = _PLACE.sub("", path.rstrip("/\\")).removesuffix(".safetensors")
-    name = _UNFIT.sub("-", stem).strip("-")[:40] or "lora"
+    name = _UNFIT.sub("-", stem).strip("-")[:28] or "lora"
     return name if name not in taken else f"{name}-{len(taken) + 1}"
 
 
@@ -108,6 +109,11 @@ def _settings(named: Mapping[str, Any]) -> dict[str, Any]:
 def _sweep(named: Mapping[str, Any]) -> list[dict[str, Any]]:
     axes = [(named[f"axis.{axis}"], parts(named[f"values.{axis}"])) for axis in AXES]
     return [{"setting": setting, "values": values} for setting, values in axes if setting]
+
+
+def _are_apart(settings: Mapping[str, Any], guiders: Sequence[str]) -> bool:
+    """Whether w1 and w2 differ where both are looked at."""
+    return settings["w1"] != settings["w2"] and heeded(guiders).issuperset(BOTH)
 
 
 def _limit(name: str, value: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +17,6 @@ ENGINE = "guidance"
 AT_HAND = ("model", "adapters", "lora", "prompts", "guiders", "gamma", "w", "w1", "w2", "lora_scale", "seeds")
 """The fields that stand outside of the folds; so do the places of sentences that are about no field."""
 OF_THE_GRID = ("sweep",)
-_OF_SETTINGS = re.compile(r"(^|(?<=[.?!] ))settings\.(?=[a-z])")
 
 
 @dataclass
@@ -50,7 +48,7 @@ class GuidanceForm(Form):
 
     def problems(self, error: StudioError, engine: str = "") -> dict[str, Markup]:
         """The numbers stand in a record of their own, which a person does not see."""
-        name = (error.field or "").removeprefix("settings.")
-        found = problems(StudioError(_OF_SETTINGS.sub("", str(error)), field=name or None), self.notes)
+        told = problems(error, {*self.notes, "settings"})
+        found = {name.removeprefix("settings."): note for name, note in told.items()}
         of_both = found.get("w2") or found.get("w1")
         return found | ({"w": of_both} if of_both else {})  # one of the two places is shown

@@ -129,7 +129,7 @@ class Merges:
 
     def _recipe(self, recipe: Mapping[str, Any], name: str) -> Updates:
         if recipe["engine"] not in (ENGINE, STRIP, SEARCH):
-            return self._problem(StudioError("This was made on the Illusions tab; drop it there.", field="restore"))
+            return self._problem(StudioError("This was made on another tab; drop it there.", field="restore"))
         checked = len(recipe["request"].get("verify") or ())
         said = f"The recipe of {name} is in the form"
         said += "; Save makes it again, once the sources' SHA-256 were checked" if checked else ""

@@ -25,6 +25,7 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 SECOND = "second"  # a model of the models folder that fits the built-in one
+STYLE = "style.safetensors"  # a LoRA of the models folder, too
 ANN, EVE = "ann-" + "0" * 20, "eve-" + "0" * 20
 SMALL = {"steps": 2, "seed": 5, "prompts": ["a fox", "a penguin"], "views": ["identity", "rotate_180"]}
 THREE = {"steps": 2, "seed": 9, "prompts": ["a cat", "an owl", "a bear"], "views": ["identity", "negate", "rotate_180"]}
@@ -47,6 +48,8 @@ def free_port():
 @pytest.fixture(scope="session")
 def world(assets, tmp_path_factory):
     """Folders of a small studio: the built-in models, presets "first" and "three", an example of "first"."""
+    from tests.models.loras import save_random
+
     root = tmp_path_factory.mktemp("studio")
     (root / "assets").mkdir()
     for name in ("models", "datasets"):
@@ -56,6 +59,7 @@ def world(assets, tmp_path_factory):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"title": title, "description": f"{title}.", "request": request}))
     second_model(assets / "models" / "emoji", root / "models" / SECOND)
+    save_random(root / "models" / STYLE, assets / "models" / "emoji", "kohya", seed=1, strength=2.0)
     bench = make(root, "example")
     done = until_over(bench, bench.submit("illusion", SMALL, ANN))
     bench.close()

@@ -323,7 +323,7 @@ def test_the_pill_shows_the_job_on_every_tab_and_opens_the_queue(visit):
     set_steps(page, LONG)
     page.get_by_role("button", name="Generate").click()
     page.wait_for_selector(PREVIEW)
-    page.get_by_role("tab", name="Guidance").click()
+    page.get_by_role("tab", name="Score").click()
     expect(page.locator(".later:visible")).to_contain_text("It is not there yet.")
     page.locator(".pill-open").click()
     expect(page.locator("#queue li")).to_have_count(1)
@@ -352,7 +352,7 @@ def test_light_and_dark_follow_the_system_until_one_is_chosen(visit):
 
 def test_on_a_phone_nothing_scrolls_sideways_and_the_result_comes_first(visit):
     page = ready(visit(375, 812, has_touch=True, is_mobile=True))
-    for tab in ("Illusions", "History", "Merge"):
+    for tab in ("Illusions", "History", "Merge", "Guidance"):
         page.get_by_role("tab", name=tab).click()
         page.wait_for_timeout(300)
         assert page.evaluate("document.documentElement.scrollWidth") == 375
