@@ -13,6 +13,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -81,6 +82,16 @@ def keep(folder: Path, result: Saveable) -> dict[str, Any]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return summary
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """A disk that is full or closed ends what is being kept in a run's folder in words."""
+    try:
+        yield
+    except OSError as error:
+        words = error.strerror or str(error)
+        raise StudioError(f"The run's folder cannot be written ({words}); make room and go on from there.") from error
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from studio.errors import StudioError
 from studio.guidance.grid import Column
 from studio.guidance.request import GuidanceRequest
 from studio.imaging import write_png
+from studio.runs import writing
 
 PLACE, LOG = "cells", "cells.jsonl"
 OF_A_CELL = {"model", "adapters", "scales", "negative_prompt", "scheduler", "size"}  # beside what a column says
@@ -65,7 +65,7 @@ class Cells(dict[Spot, Cell]):
         self.place = None if folder is None else folder / PLACE
         self._known = _read(Path(request.resume).expanduser() / PLACE) if request.resume else {}
         if self.place is not None:
-            with _writing():
+            with writing():
                 self.place.mkdir(parents=True, exist_ok=True)
 
     def recipe(self, spot: Spot) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class Cells(dict[Spot, Cell]):
         if self.place is None:
             return
         kept = _Kept(key=self.key(spot), evaluations=cell.evaluations, seconds=cell.seconds)
-        with _writing():
+        with writing():
             write_png(cell.picture, self.place / kept.file, self.recipe(spot))
             self._note(kept)
 
@@ -135,12 +135,3 @@ def _read(place: Path) -> dict[str, tuple[Path, _Kept]]:
             continue
         found[kept.key] = (place / kept.file, kept)
     return found
-
-
-@contextmanager
-def _writing() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        words = error.strerror or str(error)
-        raise StudioError(f"The run's folder cannot be written ({words}); make room and go on from there.") from error

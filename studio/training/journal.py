@@ -8,15 +8,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
 from PIL import Image
 
-from studio.errors import StudioError
 from studio.imaging import write_png
+from studio.runs import writing
 from studio.training import checkpoints
 from studio.training.checkpoints import State
 from studio.training.folder import LOG, PLACE, SAMPLES
@@ -52,13 +51,13 @@ class Journal:
     def log(self, point: Point) -> None:
         """One line of the curves."""
         if self.place is not None:
-            with _writing(), (self.place / LOG).open("a", encoding="utf-8") as file:
+            with writing(), (self.place / LOG).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(point)) + "\n")
 
     def keep_samples(self, step: int, pictures: tuple[Image.Image, ...]) -> None:
         self.samples[step] = pictures
         if self.place is not None:
-            with _writing():
+            with writing():
                 for index, picture in enumerate(pictures):
                     write_png(picture, self.place / SAMPLES / f"{step:08d}-{index}.png", self.recipe)
 
@@ -68,7 +67,7 @@ class Journal:
             return
         checkpoints.save(self.place, state)
         file = f"{name}-{state.step:08d}.safetensors"
-        with _writing():
+        with writing():
             adapter.save_kohya(self.place / file, notes)
         self.kept[state.step] = file
 
@@ -86,13 +85,3 @@ class Journal:
                     self.samples[int(match[1])] = (*self.samples.get(int(match[1]), ()), picture.convert("RGB"))
             elif own is not None:
                 self.kept[int(match[1])] = path.name
-
-
-@contextmanager
-def _writing() -> Iterator[None]:
-    """A disk that is full ends the run in words."""
-    try:
-        yield
-    except OSError as error:
-        words = error.strerror or str(error)
-        raise StudioError(f"The run's folder cannot be written ({words}); make room and go on from there.") from error

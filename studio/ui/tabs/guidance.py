@@ -11,9 +11,8 @@ from studio.ui import guidance_fields, stage
 from studio.ui.advice import cost_line
 from studio.ui.desk import EMPTY, Desk
 from studio.ui.guidance_form import ENGINE, GuidanceForm
-from studio.ui.markup import tag
 from studio.ui.place import place, pressable
-from studio.ui.presets import preset_strip
+from studio.ui.starts import starts
 
 if TYPE_CHECKING:
     from studio.workbench import Workbench
@@ -45,19 +44,7 @@ def draw(desk: Desk, form: GuidanceForm) -> GuidanceTab:
     first = first_comparison(desk.workbench)
     with gr.Row(elem_classes="workspace"):
         with gr.Column(elem_classes="recipe"):
-            with gr.Column(elem_classes="starts"):
-                with gr.Row(elem_classes="starts-head"):
-                    place(tag("h3", "Start from"))
-                    upload = gr.UploadButton(
-                        "Restore from a saved picture",
-                        size="sm",
-                        file_count="single",
-                        type="filepath",
-                        elem_id="restore-guidance",
-                        elem_classes="restore-upload",
-                    )
-                form.note("restore")
-                presets = pressable(preset_strip(desk, ENGINE), elem_id="guidance-presets")
+            presets, upload = starts(desk, form, ENGINE, "Restore from a saved picture")
             guidance_fields.build(form, desk, first)
             with gr.Column(elem_classes="action-bar"):
                 confirm = pressable(elem_id="guidance-confirm", elem_classes="note")

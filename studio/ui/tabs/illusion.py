@@ -14,7 +14,7 @@ from studio.ui.desk import EMPTY, ENGINE, Desk
 from studio.ui.illusion_form import IllusionForm
 from studio.ui.markup import NOTHING, Markup, tag
 from studio.ui.place import place, pressable
-from studio.ui.presets import preset_strip
+from studio.ui.starts import starts
 
 if TYPE_CHECKING:
     from studio.policy import Limits
@@ -43,17 +43,8 @@ def draw(desk: Desk, form: IllusionForm, request: IllusionRequest, limits: Limit
     drawable = desk.workbench.drawable(request.model)
     with gr.Row(elem_classes="workspace"):
         with gr.Column(elem_classes="recipe"):
-            with gr.Column(elem_classes="starts"):
-                with gr.Row(elem_classes="starts-head"):
-                    place(tag("h3", "Start from"))
-                    upload = gr.UploadButton(
-                        "Restore from a saved picture",
-                        size="sm",
-                        elem_id="restore-upload",
-                        elem_classes="restore-upload",
-                    )
-                form.note("picture")
-                presets = pressable(preset_strip(desk, ENGINE), elem_id="presets")
+            own = {"note": "picture", "strip": "presets", "elem_id": "restore-upload"}
+            presets, upload = starts(desk, form, ENGINE, "Restore from a saved picture", **own)
             illusion_form.build(form, request, limits)
             with gr.Accordion("What it can draw", open=False, elem_classes="fold", visible=bool(drawable)) as fold:
                 words = place(word_list(drawable), elem_id="words")

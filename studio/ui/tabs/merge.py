@@ -10,10 +10,9 @@ import gradio as gr
 from studio.ui import merge_fields, stage
 from studio.ui.advice import cost_line
 from studio.ui.desk import EMPTY, Desk
-from studio.ui.markup import tag
 from studio.ui.merge_form import ENGINE, MergeForm
 from studio.ui.place import place, pressable
-from studio.ui.presets import preset_strip
+from studio.ui.starts import starts
 
 if TYPE_CHECKING:
     from studio.workbench import Workbench
@@ -42,19 +41,7 @@ def draw(desk: Desk, form: MergeForm) -> MergeTab:
     first = first_merge(desk.workbench)
     with gr.Row(elem_classes="workspace"):
         with gr.Column(elem_classes="recipe"):
-            with gr.Column(elem_classes="starts"):
-                with gr.Row(elem_classes="starts-head"):
-                    place(tag("h3", "Start from"))
-                    upload = gr.UploadButton(
-                        "Restore from a merged file",
-                        size="sm",
-                        file_count="single",
-                        type="filepath",
-                        elem_id="restore-merge",
-                        elem_classes="restore-upload",
-                    )
-                form.note("restore")
-                presets = pressable(preset_strip(desk, ENGINE), elem_id="merge-presets")
+            presets, upload = starts(desk, form, ENGINE, "Restore from a merged file")
             fit = merge_fields.build(form, desk, first)
             with gr.Column(elem_classes="action-bar"):
                 with gr.Row(elem_classes="go"):

@@ -10,9 +10,8 @@ import gradio as gr
 from studio.ui import stage, train_fields, train_pictures
 from studio.ui.advice import cost_line
 from studio.ui.desk import EMPTY, Desk
-from studio.ui.markup import tag
 from studio.ui.place import place, pressable
-from studio.ui.presets import preset_strip
+from studio.ui.starts import starts
 from studio.ui.train_form import ENGINE, TrainForm
 from studio.ui.train_pictures import Pane
 
@@ -43,19 +42,7 @@ def draw(desk: Desk, form: TrainForm) -> TrainTab:
     first = first_training(desk.workbench)
     with gr.Row(elem_classes="workspace"):
         with gr.Column(elem_classes="recipe"):
-            with gr.Column(elem_classes="starts"):
-                with gr.Row(elem_classes="starts-head"):
-                    place(tag("h3", "Start from"))
-                    upload = gr.UploadButton(
-                        "Restore from a LoRA",
-                        size="sm",
-                        file_count="single",
-                        type="filepath",
-                        elem_id="restore-train",
-                        elem_classes="restore-file",
-                    )
-                form.note("restore")
-                presets = pressable(preset_strip(desk, ENGINE), elem_id="train-presets")
+            presets, upload = starts(desk, form, ENGINE, "Restore from a LoRA", elem_classes="restore-file")
             train_fields.build(form, desk, first)
             with gr.Column(elem_classes="action-bar"):
                 with gr.Row(elem_classes="go"):
