@@ -121,9 +121,12 @@ def build(workbench: Workbench) -> Page:
             _stage(guidance.TAB, drawn.guidance.stage, drawn.guidance.stop, forms.guidance),
         )
         shown = Live(me, seen, timer, said, bar.pill, drawn.history.queue, stages)
-        others = (events.Illusions(desk, drawn.illusion, shown), merge_events.Merges(desk, drawn.merge, shown))
-        trainings = train_events.Trainings(desk, drawn.train, shown, others)
-        makers = (*others, trainings, guidance_events.Guidances(desk, drawn.guidance, shown))
+        others = (
+            events.Illusions(desk, drawn.illusion, shown),
+            merge_events.Merges(desk, drawn.merge, shown),
+            guidance_events.Guidances(desk, drawn.guidance, shown),
+        )
+        makers = (*others[:2], train_events.Trainings(desk, drawn.train, shown, others), others[2])
         _wire(page, makers, drawn, tabs, kept)
         chip = partial(model_chip, workbench)
         for known in (page.load, bar.model.change, said.change):

@@ -16,6 +16,7 @@ from studio.ui.desk import Desk
 from studio.ui.events import SEEDS, Illusions
 from studio.ui.fields import written
 from studio.ui.form import Updates, Values
+from studio.ui.guidance_events import Guidances
 from studio.ui.live import QUIET, Live
 from studio.ui.markup import Markup, tag
 from studio.ui.merge_events import PICTURES, Merges
@@ -24,7 +25,7 @@ from studio.ui.tabs.train import TAB, TrainTab
 from studio.ui.train_data import kind_of, options_of
 from studio.ui.train_form import AT_HAND, ENGINE
 from studio.ui.train_pictures_events import Pictures
-from studio.ui.train_uses import in_illusions, in_merge
+from studio.ui.train_uses import in_guidance, in_illusions, in_merge
 from studio.workbench import new_owner
 
 OUTSIDE = (*AT_HAND, "restore", "recipe")
@@ -33,9 +34,9 @@ OUTSIDE = (*AT_HAND, "restore", "recipe")
 class Trainings:
     """The tab's handlers. Each takes what gradio hands over by component and returns what changes."""
 
-    def __init__(self, desk: Desk, tab: TrainTab, shown: Live, others: tuple[Illusions, Merges]) -> None:
+    def __init__(self, desk: Desk, tab: TrainTab, shown: Live, others: tuple[Illusions, Merges, Guidances]) -> None:
         self.desk, self.tab, self.form, self.live = desk, tab, tab.form, shown
-        self.illusions, self.merges = others
+        self.illusions, self.merges, self.guidances = others
         self.stage = shown.on(TAB)
         self.pictures = Pictures(desk, self.form.source, tab.pane, shown.me)
 
@@ -87,7 +88,7 @@ class Trainings:
             return self.restored(request, "The settings are in the form", owner=owner)
         if act in ("resume", "go-on"):
             return self._go_on(act, key, owner, values)
-        if act in ("use-illusions", "use-merge"):
+        if act in {name for name, *_ in train_result.USES}:
             return self._use(act, key, owner, data.get("slot", ""), values)
         return self._nothing()
 
@@ -146,7 +147,12 @@ class Trainings:
         path = train_result.place(found, slot) if found else None
         if found is None or path is None:
             return self._nothing()
-        use, form = (in_illusions, self.illusions.form) if act == "use-illusions" else (in_merge, self.merges.form)
+        uses = {
+            "use-illusions": (in_illusions, self.illusions.form),
+            "use-merge": (in_merge, self.merges.form),
+            "use-guidance": (in_guidance, self.guidances.form),
+        }
+        use, form = uses[act]
         updates, said = use(form, values, found.request, path.absolute())
         return updates | {self.live.said: live.spoken(said)}
 
@@ -180,7 +186,7 @@ class Trainings:
 def wire(handlers: Trainings, page: gr.Blocks, own: gr.Tab) -> None:
     """Register the tab's listeners."""
     tab, form, shown = handlers.tab, handlers.form, handlers.live
-    others = handlers.illusions.form.inputs | handlers.merges.form.inputs
+    others = handlers.illusions.form.inputs | handlers.merges.form.inputs | handlers.guidances.form.inputs
     read = form.inputs | others | {shown.me, handlers.stage.key}
     answers = [*shown.outputs, *form.places(), form.more, tab.refused]
     tab.train.click(handlers.train, form.inputs | {shown.me, handlers.stage.key}, answers, **QUIET)
@@ -211,7 +217,7 @@ def _wire_form(handlers: Trainings) -> None:
 
 def _of_others(handlers: Trainings) -> list[Any]:
     """What a use in another tab writes there."""
-    forms = (handlers.illusions.form, handlers.merges.form)
+    forms = (handlers.illusions.form, handlers.merges.form, handlers.guidances.form)
     return [part for form in forms for part in (*form.controls.values(), *form.openable, *form.places())]
 
 

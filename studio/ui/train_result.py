@@ -23,6 +23,7 @@ FORMATS = (
 USES = (
     ("use-illusions", "illusions", "#adapters", "Use in Illusions", "Put it among the adapters of an illusion"),
     ("use-merge", "merge", "#loras", "Use in Merge", "Bake it into its model, or join it with other LoRAs"),
+    ("use-guidance", "guidance", "#guidance-lora", "Use in Guidance", "Is AutoLoRA worth its price for it?"),
 )
 """What a file can be sent to: what the press is called, the tab that opens, the field there, and words."""
 

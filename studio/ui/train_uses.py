@@ -11,6 +11,7 @@ import gradio as gr
 
 from studio.ui import adapter_fields
 from studio.ui.form import Updates, Values
+from studio.ui.guidance_form import GuidanceForm
 from studio.ui.illusion_form import IllusionForm
 from studio.ui.markup import tag
 from studio.ui.merge_form import MergeForm
@@ -42,6 +43,16 @@ def in_merge(form: MergeForm, values: Values, request: Mapping[str, Any], path: 
     said = f"{path.name} is to be baked into {request.get('model', '')}."
     filled = form.filled({"task": "bake", "models": [request.get("model", "")], "adapters": [str(path)], "parts": {}})
     return filled | _said(form, said), said
+
+
+def in_guidance(form: GuidanceForm, values: Values, request: Mapping[str, Any], path: Path) -> Used:
+    """As the LoRA whose guidance is compared, on the model that learned and with what was drawn of it."""
+    name = adapter_name(request, path, {})
+    prompts = list(request.get("sample_prompts") or ()) or [word_for(request) or "a picture"]
+    said = f"{path.name} is the LoRA to compare guidance for."
+    asked = {"model": request.get("model", ""), "adapters": {name: str(path)}, "prompts": prompts[:1]}
+    kept = {field: value for field, value in form.request(values).items() if field not in ("adapters", "scales")}
+    return form.filled({**kept, **asked}) | form.written({"restore": tag("p", said, cls="is-done")}), said
 
 
 def adapter_name(request: Mapping[str, Any], path: Path, held: Mapping[str, str]) -> str:

@@ -130,16 +130,17 @@ def test_a_changed_setting_of_a_run_that_goes_on_is_refused_beside_its_field(tra
     assert len(bench.history(GUEST)) == before
 
 
-@pytest.mark.parametrize("act_", ["use-illusions", "use-merge"])
+@pytest.mark.parametrize("act_", ["use-illusions", "use-merge", "use-guidance"])
 def test_what_was_learned_goes_into_the_form_of_another_tab(trained, act_):
     _, address, done = trained
     session = uuid.uuid4().hex
     on_stage(address, done.id, session)
     answer = stage_press(address, {"act": act_, "slot": "last"}, session)
     assert str(done.folder / "t.safetensors") in answer
-    assert {"use-illusions": "sks = ", "use-merge": "to be baked into"}[act_] in answer
+    said = {"use-illusions": "sks = ", "use-merge": "to be baked into", "use-guidance": "to compare guidance for"}
+    assert said[act_] in answer
     joined = stage_press(address, {"act": act_, "slot": "last"}, session, {"What to do": "join"})
-    assert act_ == "use-illusions" or "is among the LoRAs to join" in joined
+    assert act_ != "use-merge" or "is among the LoRAs to join" in joined
     assert str(done.folder) not in stage_press(address, {"act": act_, "slot": "nonsense"}, session)
 
 
@@ -210,7 +211,7 @@ def test_a_stranger_s_run_shows_no_path_and_offers_nothing_that_needs_one(shared
     shown = on_stage(address, done.id, session)
     assert str(done.folder) not in shown
     assert "mascot.safetensors" in shown
-    for act_ in ("use-illusions", "use-merge"):
+    for act_ in ("use-illusions", "use-merge", "use-guidance"):
         assert str(done.folder) not in stage_press(address, {"act": act_, "slot": "last"}, session)
     assert done.id not in pressed(address, "history", EVE, {}, {"act": "show", "job": done.id}, "press")
     stage_press(address, {"act": "resume"}, session)

@@ -89,8 +89,8 @@ def test_a_result_says_what_was_learned_and_where_it_lies(tmp_path):
         ("o/sks-diffusers.safetensors", "sks-diffusers.safetensors"),
     ]
     assert re.findall(r'data-act="(use-\w+)" data-slot="(\w+)" data-open="(\w+)"', drawn) == [
-        ("use-illusions", "best", "illusions"), ("use-merge", "best", "merge"),
-        ("use-illusions", "last", "illusions"), ("use-merge", "last", "merge"),
+        ("use-illusions", "best", "illusions"), ("use-merge", "best", "merge"), ("use-guidance", "best", "guidance"),
+        ("use-illusions", "last", "illusions"), ("use-merge", "last", "merge"), ("use-guidance", "last", "guidance"),
     ]  # fmt: skip
 
 
