@@ -197,7 +197,7 @@ class TrainRequest(BaseModel):
         return self.cost_of(steps)
 
     def cost_of(self, steps: int) -> int:
-        """Rows of the network for ``steps``, those that tasks take apart among them, and all that is drawn meanwhile."""
+        """Rows of the network for ``steps`` in all, those apart included, and for what is drawn meanwhile."""
         drawn = len(self.sample_prompts) * (1 + math.ceil(steps / self.sample_every)) + self.class_pictures
         return ROWS_PER_PICTURE * self.rows_in(steps) + ROWS_PER_SAMPLE * drawn * self.sample_steps
 
