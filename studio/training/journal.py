@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from PIL import Image
+from safetensors import SafetensorError
 
 from studio.errors import StudioError
 from studio.imaging import write_png
@@ -93,6 +94,6 @@ def _writing() -> Iterator[None]:
     """A disk that is full ends the run in words."""
     try:
         yield
-    except OSError as error:
-        words = error.strerror or str(error)
+    except (OSError, SafetensorError) as error:
+        words = checkpoints.why(error)
         raise StudioError(f"The run's folder cannot be written ({words}); make room and go on from there.") from error

@@ -22,12 +22,14 @@ from studio.ui.merge_events import PICTURES, Merges
 from studio.ui.place import pressed
 from studio.ui.tabs.train import TAB, TrainTab
 from studio.ui.train_data import kind_of, options_of
+from studio.ui.train_fields import ON_PAGE
 from studio.ui.train_form import AT_HAND, ENGINE
 from studio.ui.train_pictures_events import Pictures
 from studio.ui.train_uses import in_illusions, in_merge
 from studio.workbench import new_owner
 
 OUTSIDE = (*AT_HAND, "restore", "recipe")
+NO_FORM = "This was trained in a way that this form cannot hold; run it from the command line, with its request.json."
 
 
 class Trainings:
@@ -109,6 +111,8 @@ class Trainings:
 
     def restored(self, request: Mapping[str, Any], said: str, engine: str = ENGINE, owner: str = "") -> Updates:
         """A result's or a file's settings in the form, and the captions that ``owner`` edited for it, to begin anew."""
+        if request.get("method", ON_PAGE[0]) not in ON_PAGE:
+            return self._problem(StudioError(NO_FORM, field="restore"))
         pane, wrong = self._taken_up(request, owner)
         said = f"{said}, but its pictures are not as they were: {wrong}" if wrong else said
         note = tag("p", f"{said.rstrip('.')}.", cls="is-done")
@@ -135,6 +139,8 @@ class Trainings:
         if snapshot is None or done is None:
             return self._nothing()
         request = {**snapshot.request, "resume": str(snapshot.folder.absolute())}
+        if request["method"] not in ON_PAGE:
+            return self._submit(request, values) if act == "resume" else self.restored(request, "", owner=owner)
         pane, _ = self._taken_up(request, owner)  # only with the captions of then it can go on
         if act == "resume":
             # The form is for the next run, which is to begin anew.
