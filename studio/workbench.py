@@ -170,7 +170,7 @@ class Workbench:
 
         request, settings = self.request(TRAIN, data), self.settings
         self._check_sets(request, owner)
-        edits = None if request.edits or request.resume else self.sets(owner).edits(request.data)
+        edits = None if request.edits else self.sets(owner).edits(request.data)
         place = outlook.Place(settings.assets, settings.models_dir, settings.datasets, edits)
         seen = outlook.outlook(request, place, self._shelf)
         asked = seen.to_run(request)

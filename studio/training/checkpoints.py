@@ -56,15 +56,19 @@ def save(place: Path, state: State) -> Path:
         shutil.rmtree(target, ignore_errors=True)  # of a run that went on from here before
         fresh.rename(target)
         sync_folder(place)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(fresh, ignore_errors=True)
-        words = error.strerror or str(error)
         raise StudioError(
-            f"The checkpoint cannot be written ({words}); make room and go on from the last one."
+            f"The checkpoint cannot be written ({why(error)}); make room and go on from the last one."
         ) from error
     for older in listed(place)[:-KEPT]:
         shutil.rmtree(older, ignore_errors=True)
     return target
+
+
+def why(error: OSError | SafetensorError) -> str:
+    """What is wrong with the disk; safetensors says it in an exception of its own."""
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
 def latest(folder: Path) -> State:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from PIL import Image
+from safetensors import SafetensorError
 
 from studio.imaging import write_png
 from studio.runs import writing
@@ -51,13 +53,13 @@ class Journal:
     def log(self, point: Point) -> None:
         """One line of the curves."""
         if self.place is not None:
-            with writing(), (self.place / LOG).open("a", encoding="utf-8") as file:
+            with _writing(), (self.place / LOG).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(point)) + "\n")
 
     def keep_samples(self, step: int, pictures: tuple[Image.Image, ...]) -> None:
         self.samples[step] = pictures
         if self.place is not None:
-            with writing():
+            with _writing():
                 for index, picture in enumerate(pictures):
                     write_png(picture, self.place / SAMPLES / f"{step:08d}-{index}.png", self.recipe)
 
@@ -67,7 +69,7 @@ class Journal:
             return
         checkpoints.save(self.place, state)
         file = f"{name}-{state.step:08d}.safetensors"
-        with writing():
+        with _writing():
             adapter.save_kohya(self.place / file, notes)
         self.kept[state.step] = file
 
@@ -85,3 +87,13 @@ class Journal:
                     self.samples[int(match[1])] = (*self.samples.get(int(match[1]), ()), picture.convert("RGB"))
             elif own is not None:
                 self.kept[int(match[1])] = path.name
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """``runs.writing``, also of what safetensors says of a disk that is full."""
+    with writing():
+        try:
+            yield
+        except SafetensorError as error:
+            raise OSError(checkpoints.why(error)) from error

@@ -20,7 +20,7 @@ from studio.training.kinds import KINDS, Kind, Options
 from studio.training.methods import METHODS
 from studio.training.plan import Plan, split
 from studio.training.records import Example
-from studio.training.request import ROWS_PER_PICTURE, TrainRequest
+from studio.training.request import TrainRequest
 from studio.training.uploads import UPLOAD, files_of
 
 if TYPE_CHECKING:
@@ -148,12 +148,12 @@ def shapes_for(request: TrainRequest, size: int, factor: int) -> tuple[Size, ...
 
 
 def seconds(request: TrainRequest, steps: int, rate: float) -> float:
-    """What ``steps`` take at ``rate`` seconds per row; RequestError for what nobody will wait for."""
-    found = ROWS_PER_PICTURE * request.rows_in(steps) * rate
+    """What ``steps`` take with all samples at ``rate`` seconds per row; RequestError for what nobody will wait for."""
+    found = request.cost_of(steps) * rate
     if found > LONGEST:
         raise RequestError(
-            f"steps: {steps:,} steps would take about {found / 86400:.0f} days here; lower steps, batch_size or "
-            "accumulation.",
+            f"steps: {steps:,} steps would take about {found / 86400:.0f} days here; lower steps, batch_size, "
+            "accumulation or how often samples are drawn.",
             field="steps",
         )
     return found

@@ -196,6 +196,10 @@ class TrainRequest(BaseModel):
         """Rows of the network, one that is trained on counting three; of ``epochs`` one step each is known of."""
         steps = self.steps if self.epochs is None else self.epochs
         steps += self.all_apart
+        return self.cost_of(steps)
+
+    def cost_of(self, steps: int) -> int:
+        """Rows of the network for ``steps`` in all, those apart included, and for what is drawn meanwhile."""
         drawn = len(self.sample_prompts) * (1 + math.ceil(steps / self.sample_every)) + self.class_pictures
         return ROWS_PER_PICTURE * self.rows_in(steps) + ROWS_PER_SAMPLE * drawn * self.sample_steps
 

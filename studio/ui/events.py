@@ -27,7 +27,7 @@ class Illusions:
 
     def __init__(self, desk: Desk, tab: IllusionTab, shown: Live) -> None:
         self.desk, self.tab, self.form, self.live = desk, tab, tab.form, shown
-        self.stage = shown.on(TAB)
+        self.stage, self.beside = shown.on(TAB), ()
 
     def generate(self, values: Values) -> Updates:
         return self._submit(self.form.request(values), values)

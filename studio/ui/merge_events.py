@@ -37,7 +37,7 @@ class Merges:
 
     def __init__(self, desk: Desk, tab: MergeTab, shown: Live) -> None:
         self.desk, self.tab, self.form, self.live = desk, tab, tab.form, shown
-        self.stage = shown.on(TAB)
+        self.stage, self.beside = shown.on(TAB), ()
 
     def preview(self, values: Values) -> Updates:
         return self._submit(STRIP, self.form.asked(STRIP, values), values)

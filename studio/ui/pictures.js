@@ -95,14 +95,17 @@
     if (sent && patch.dataset.answers === sent.number) answered(refused);
   }
 
-  // What was typed and not saved before a reload or a turned page is still there.
+  // What was typed and not saved before a reload or a turned page is still there. All other fields hold what was just
+  // drawn: gradio draws over the elements that are there, and a field that was written in keeps its text in that.
   function recall(grid) {
     grid.dataset.met = "";
     grid.querySelectorAll("[data-caption]").forEach((field) => {
-      const draft = sessionStorage.getItem(draftOf(field.dataset.caption));
-      if (draft === null || draft === field.value || sent?.picture === field.dataset.caption) return;
-      field.value = draft;
-      written(field);
+      const picture = field.dataset.caption;
+      const coming = waiting.has(picture) || sent?.picture === picture;
+      const draft = sessionStorage.getItem(draftOf(picture));
+      const text = draft ?? field.defaultValue;
+      if (field.value !== text) field.value = text;
+      if (!coming && text !== field.defaultValue) written(field);
     });
     const field = writing && performance.now() - writing.at < JUST_NOW && fieldOf(writing.picture);
     if (field && document.activeElement === document.body) field.focus();

@@ -9,6 +9,7 @@ from studio.requests import defaults
 from studio.training.kinds import KINDS, Kind, Options
 from studio.training.methods import METHODS
 from studio.training.request import TrainRequest
+from studio.training.trackers import TRACKERS
 from studio.ui.fields import lines
 from studio.ui.fields import written as written_number
 
@@ -68,6 +69,8 @@ def written(request: Mapping[str, Any]) -> dict[str, Any]:
     named = {name: full[name] for name in (*PLAIN, *TEXTS, *FLAGS, "instance_prompt", *OF_CLASS)}
     named |= {name: written_number(full[name]) for name in WRITTEN}
     named |= {name: list(full[name]) for name in LISTS}
+    # Of a file from elsewhere: gradio would refuse every event of a form that holds what is no choice.
+    named |= {"trackers": [name for name in named["trackers"] if name in TRACKERS and TRACKERS[name].here]}
     named |= {name: "" if full[name] is None else written_number(full[name]) for name in IF_ANY}
     return named | {"sample_prompts": "\n".join(full["sample_prompts"])} | options_of(kind_of(full), full["options"])
 

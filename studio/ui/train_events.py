@@ -23,12 +23,14 @@ from studio.ui.merge_events import PICTURES, Merges
 from studio.ui.place import pressed
 from studio.ui.tabs.train import TAB, TrainTab
 from studio.ui.train_data import kind_of, options_of
+from studio.ui.train_fields import ON_PAGE
 from studio.ui.train_form import AT_HAND, ENGINE
 from studio.ui.train_pictures_events import Pictures
 from studio.ui.train_uses import in_guidance, in_illusions, in_merge
 from studio.workbench import new_owner
 
 OUTSIDE = (*AT_HAND, "restore", "recipe")
+NO_FORM = "This was trained in a way that this form cannot hold; run it from the command line, with its request.json."
 
 
 class Trainings:
@@ -37,7 +39,7 @@ class Trainings:
     def __init__(self, desk: Desk, tab: TrainTab, shown: Live, others: tuple[Illusions, Merges, Guidances]) -> None:
         self.desk, self.tab, self.form, self.live = desk, tab, tab.form, shown
         self.illusions, self.merges, self.guidances = others
-        self.stage = shown.on(TAB)
+        self.stage, self.beside = shown.on(TAB), tab.pane.parts
         self.pictures = Pictures(desk, self.form.source, tab.pane, shown.me)
 
     def train(self, values: Values) -> Updates:
@@ -110,13 +112,20 @@ class Trainings:
 
     def restored(self, request: Mapping[str, Any], said: str, engine: str = ENGINE, owner: str = "") -> Updates:
         """A result's or a file's settings in the form, and the captions that ``owner`` edited for it, to begin anew."""
-        try:
-            self.pictures.taken_up(request, owner)
-        except StudioError as error:  # the pictures are gone, or somebody else's
-            said = f"{said}, but its pictures are not as they were: {error}"
+        if request.get("method", ON_PAGE[0]) not in ON_PAGE:
+            return self._problem(StudioError(NO_FORM, field="restore"))
+        pane, wrong = self._taken_up(request, owner)
+        said = f"{said}, but its pictures are not as they were: {wrong}" if wrong else said
         note = tag("p", f"{said.rstrip('.')}.", cls="is-done")
-        updates = self.form.filled({**request, "resume": ""}) | self.form.written({"restore": note})
+        updates = self.form.filled({**request, "resume": ""}) | self.form.written({"restore": note}) | pane
         return updates | {self.live.said: live.spoken(f"{said.rstrip('.')}.")}
+
+    def _taken_up(self, request: Mapping[str, Any], owner: str) -> tuple[Updates, str]:
+        """The pane with the captions of ``request``, or why there are none: the pictures are gone, or another's."""
+        try:
+            return self.pictures.taken_up(request, owner), ""
+        except StudioError as error:
+            return {}, str(error)
 
     def _preset(self, slug: str, values: Values) -> Updates:
         preset = next((each for each in self.desk.workbench.presets(ENGINE) if each.slug == slug), None)
@@ -131,15 +140,17 @@ class Trainings:
         if snapshot is None or done is None:
             return self._nothing()
         request = {**snapshot.request, "resume": str(snapshot.folder.absolute())}
+        if request["method"] not in ON_PAGE:
+            return self._submit(request, values) if act == "resume" else self.restored(request, "", owner=owner)
+        pane, _ = self._taken_up(request, owner)  # only with the captions of then it can go on
         if act == "resume":
             # The form is for the next run, which is to begin anew.
-            self.restored(request, "", owner=owner)  # its captions are those that are shown from now on
-            return self.form.filled({**request, "resume": ""}) | self._submit(request, values)
+            return pane | self.form.filled({**request, "resume": ""}) | self._submit(request, values)
         steps = request["steps"] if request["epochs"] is None and request["steps"] > done else 2 * done
         said = "The settings are in the form: say how many steps it shall have in all, then press Train"
         note = tag("p", f"{said}.", cls="is-done")
         updates = self.form.filled({**request, "steps": steps, "epochs": None, "patience": 0})
-        return updates | self.form.written({"steps": note}) | {self.live.said: live.spoken(f"{said}.")}
+        return updates | self.form.written({"steps": note}) | pane | {self.live.said: live.spoken(f"{said}.")}
 
     def _use(self, act: str, key: str, owner: str, slot: str, values: Values) -> Updates:
         """What was learned, on another tab."""
@@ -191,7 +202,7 @@ def wire(handlers: Trainings, page: gr.Blocks, own: gr.Tab) -> None:
     answers = [*shown.outputs, *form.places(), form.more, tab.refused]
     tab.train.click(handlers.train, form.inputs | {shown.me, handlers.stage.key}, answers, **QUIET)
     own_parts = [*form.controls.values(), *(part for part in form.openable if part is not form.more), tab.cost]
-    results = [*answers, *own_parts, *_of_others(handlers)]
+    results = [*answers, *own_parts, *handlers.beside, *_of_others(handlers)]
     for place in (tab.presets, tab.stage):
         place.press(handlers.press, read, results, **QUIET)
     tab.upload.upload(handlers.upload, [tab.upload, shown.me], results, **QUIET)

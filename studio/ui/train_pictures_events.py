@@ -2,7 +2,8 @@
 
 A tab joins this in three calls: ``train_source.build(form, desk)`` in its recipe column, ``train_pictures.build()`` in
 its result column, and ``wire(Pictures(desk, source, pane, me), page, own)``. When it starts a run it gives the request
-``edits_of(data, owner)`` as ``edits``, and ``taken_up(request, owner)`` when it puts a run's request into the form.
+``edits_of(data, owner)`` as ``edits``, and shows what ``taken_up(request, owner)`` returns when it puts a run's request
+into the form.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from studio.ui.album import SHOWS, Album, Shot, album
 from studio.ui.desk import Desk
 from studio.ui.form import Updates, Values
 from studio.ui.live import QUIET
-from studio.ui.markup import NOTHING, Markup, tag
+from studio.ui.markup import NOTHING, Markup, joined, tag
 from studio.ui.place import pressed
 from studio.ui.train_pictures import Pane
 from studio.ui.train_source import Source
@@ -58,10 +59,17 @@ class Pictures:
         """What the page shows, under a name for the request's ``edits``. Raises RequestError about ``data``."""
         return self.desk.workbench.sets(owner).kept_edits(data)
 
-    def taken_up(self, request: Mapping[str, Any], owner: str) -> None:
-        """The edits of a request that goes into the form are what the page shows from now on."""
+    def taken_up(self, request: Mapping[str, Any], owner: str) -> Updates:
+        """The edits of a request that goes into the form are what the page shows from now on: the pane with them.
+
+        Drawn here, because a form that names the same set as before tells of no change; with a number, because gradio
+        leaves alone what it was sent last, where captions may have been written since. Raises StudioError.
+        """
         sets = self.desk.workbench.sets(owner)
         sets.take_up(str(request.get("data") or ""), str(request.get("edits") or ""))
+        named = {control: request.get(name) for name, control in self.form.controls.items() if control in self.inputs}
+        drawn = self._drawn({**named, self.me: {"owner": owner}}, {"show": "all", "page": 0}, fresh=True)
+        return drawn | {self.pane.grid: joined(drawn[self.pane.grid], tag("i", hidden=True, data_drawn=time.time_ns()))}
 
     def opened(self, values: Values) -> Updates:
         """A set was chosen, or the tab opened: its files are listed anew."""

@@ -6,6 +6,7 @@ For the recipe column: ``build(form, desk)`` adds the fields to the form and ret
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import gradio as gr
@@ -70,6 +71,9 @@ def choices(desk: Desk, owner: str) -> list[tuple[str, str]]:
 
 
 def said_of(words: str, desk: Desk, error: bool = False) -> Markup:
-    """What stands under the drop area; it also tells the page how large a file may be that it sends."""
-    most = desk.workbench.limits.max_file_bytes
-    return tag("p", words, cls="is-error" if error else "hint", role="status", data_most=most)
+    """What stands under the drop area; it also tells the page how large a file may be that it sends.
+
+    With a number of its own: the page writes there as well, and gradio leaves alone what it was sent last.
+    """
+    limits = {"data_most": desk.workbench.limits.max_file_bytes, "data_serial": time.time_ns()}
+    return tag("p", words, cls="is-error" if error else "hint", role="status", **limits)

@@ -98,6 +98,8 @@ def test_what_nobody_waits_for_is_refused():
     with pytest.raises(RequestError, match="would take about 35 days here") as refused:
         seconds(asked("x"), 1_000_000, 1.0)
     assert refused.value.field == "steps"
+    drawing = asked("x", sample_prompts=("a fox", "an owl"), sample_every=10, sample_steps=5)
+    assert seconds(drawing, 100, 0.5) == (3 * 100 + 2 * 2 * 11 * 5) * 0.5
 
 
 def test_the_request_is_the_same_after_a_round_through_json():

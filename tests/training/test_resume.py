@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -255,3 +256,16 @@ def test_a_checkpoint_is_never_seen_half(tmp_path, monkeypatch):
     with pytest.raises(StudioError, match="No space left on device"):
         checkpoints.save(tmp_path / PLACE, small_state(2))
     assert [path.name for path in (tmp_path / PLACE).iterdir()] == ["state-00000001"]
+
+
+def test_a_disk_that_takes_no_more_is_said_in_words_and_leaves_the_checkpoint_before(tmp_path):
+    """A limit on the size of a file stands for a full disk: safetensors tells of both in an exception of its own."""
+    before = checkpoints.save(tmp_path, State(1, {"adapter/a": torch.zeros(4)}, {}))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(StudioError, match="The checkpoint cannot be written .*; make room and go on"):
+            checkpoints.save(tmp_path, State(2, {"adapter/a": torch.zeros(40_000)}, {}))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == [before]

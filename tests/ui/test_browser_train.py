@@ -145,3 +145,30 @@ def test_every_control_of_the_tab_has_a_name(visit):
               .map((e) => e.outerHTML.slice(0, 200))"""
         )
         assert unnamed == [], method
+
+
+def test_a_run_s_settings_bring_its_captions_back_before_it_goes_on_or_begins_anew(visit, own):
+    """What the page shows is what is trained, also where the form names the same set as before."""
+    page = opened(visit)
+    small(page, own, 2)
+    caption, name = page.get_by_label("Caption of picture-0.png"), "picture-0.png"
+    card = page.locator(".shot", has=page.locator(f'[title="{name}"]'))
+
+    def say(text):
+        caption.fill(text)
+        caption.press("Enter")
+        expect(card.locator(".kept-said")).to_have_text("Saved")
+
+    say("as it was trained")
+    page.get_by_role("button", name="Train", exact=True).click()
+    page.wait_for_selector(f"{DONE} .stage-line:has-text('2 steps')")
+    for button in ("Restore settings", "Train longer"):
+        say("written since")
+        page.get_by_role("button", name=button).click()
+        expect(caption).to_have_value("as it was trained")
+    expect(page.locator("#train-cost")).to_contain_text("4 pictures, 1 held out, 4 steps")
+    expect(page.locator("#train-cost")).to_contain_text("2 of them left")
+    say("written since")
+    page.get_by_role("tab", name="History").click()
+    page.get_by_role("button", name=re.compile("^Restore ")).first.click()
+    expect(caption).to_have_value("as it was trained")

@@ -136,3 +136,27 @@ def test_on_a_phone_nothing_scrolls_sideways_and_every_control_has_a_name(visit)
           .map((e) => e.outerHTML.slice(0, 200))"""
     )
     assert unnamed == []
+
+
+def test_what_is_being_sent_is_said_only_while_it_is(visit, tmp_path):
+    page = opened(visit)
+    write_set(tmp_path, {"a.png": 1, "b.png": 2})
+    for name in ("a.png", "b.png"):
+        drop(page, tmp_path / name)
+        expect(page.locator(f'.shot [title="{name}"]').first).to_be_visible()
+        expect(page.locator("#train-said")).to_contain_text("Anywhere on this tab")
+
+
+def test_another_set_shows_its_own_captions_where_some_were_written_before(visit):
+    page = opened(visit)
+    first = page.locator("[data-caption]").first
+    first.fill("written about the mascot")
+    first.press("Enter")
+    expect(card(page, "01-standing.png").locator(".kept-said")).to_have_text("Saved")
+    for title, caption in (("Pixel", "an avocado on a pink background"), ("Mascot", "written about the mascot")):
+        field = page.get_by_label("Pictures", exact=True)
+        field.fill(title)
+        field.press("Enter")
+        expect(page.locator("#pictures-head h2")).to_have_text(title)
+        expect(first).to_have_value(caption)
+    visit.bench.sets("local").change("builtin:mascot", lambda edits: Edits())

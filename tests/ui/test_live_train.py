@@ -194,6 +194,26 @@ def test_mistakes_come_back_beside_their_fields_before_anything_is_queued(home, 
     assert len(bench.history(GUEST)) == before
 
 
+def test_a_joint_training_is_not_put_into_a_form_that_cannot_hold_it(home, own):
+    """Its method is none of the form's: every event of the tab would be refused from then on."""
+    bench, address = home
+    tasks = [{"name": name, "prompt": f"a {name}"} for name in ("fox", "owl")]
+    small = {"steps": 1, "steps_apart": 1, "validation_share": 0.0}
+    done = until_over(
+        bench, bench.submit("train", {"data": own, "method": "joint", "tasks": tasks} | small, GUEST), GUEST
+    )
+    assert done.status == "done", done.reason
+    session = uuid.uuid4().hex
+    on_stage(address, done.id, session)
+    for act_ in ("restore", "go-on"):
+        answer = stage_press(address, {"act": act_}, session)
+        assert "run it from the command line" in answer
+        assert '"joint"' not in answer
+    again = pressed(address, "history", GUEST, {}, {"act": "restore", "job": done.id}, "press")
+    assert "run it from the command line" in again
+    assert '"joint"' not in again
+
+
 def test_strangers_train_what_is_built_in_and_name_no_folder(shared, own):
     bench, address = shared
     for changes in ({"Pictures": own}, {"Go on from": own}, {"Epochs": "2"}, {"Cache": "disk"}, {"Steps": 5000}):

@@ -265,3 +265,10 @@ def test_minutes_are_told_by_tens_of_seconds(seconds, said):
 
 def test_an_error_about_no_field_is_said_by_the_button(form):
     assert form.problems(RequestError("The queue is full.")) == {}
+
+
+def test_a_tracker_that_is_not_here_is_left_out_of_the_form(form):
+    """Gradio refuses every event of a page whose check boxes hold what they do not offer."""
+    offered = {value for _, value in form.controls["trackers"].choices}
+    known = ["tensorboard", "wandb", "trackio"]
+    assert form.filled({"trackers": known})[form.controls["trackers"]] == [name for name in known if name in offered]

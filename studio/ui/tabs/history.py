@@ -25,10 +25,14 @@ if TYPE_CHECKING:
 
 
 class Handlers(Protocol):
-    """What this tab asks of another one's handlers: to take a result's settings into its form."""
+    """What this tab asks of another one's handlers: to take a result's settings into its form.
+
+    ``beside``: components that change with it and are no part of the form.
+    """
 
     form: Form
     stage: live.Stage
+    beside: Sequence[Any]
 
     def restored(self, request: Mapping[str, Any], said: str, engine: str, owner: str) -> Updates: ...
 
@@ -108,7 +112,7 @@ def wire(tab: HistoryTab, desk: Desk, shown: live.Live, makers: Sequence[Handler
         return nothing
 
     own_outputs = [tab.cards, tab.notice, tab.comparison, tab.picked, tab.gone]
-    forms = [part for maker in makers for part in _parts(maker.form)]
+    forms = [part for maker in makers for part in (*_parts(maker.form), *maker.beside)]
     outputs = [*own_outputs, *shown.outputs, *forms]
     for place in (tab.cards, tab.notice, tab.comparison):
         place.press(press, {*filters, tab.picked, tab.gone}, outputs, **QUIET)
