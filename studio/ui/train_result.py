@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.training import folder
+from studio.training.methods import METHODS
 from studio.ui import curve, words
 from studio.ui.compare import Side
 from studio.ui.markup import NOTHING, Markup, icon, joined, tag
@@ -152,7 +153,8 @@ def _download(result: Result, name: str, title_and_help: Sequence[str]) -> Marku
 
 
 def _uses(result: Result, saved: Saved) -> list[Markup]:
-    if place(result, saved.slot) is None:
+    way = METHODS.get(str(result.request.get("method")))
+    if place(result, saved.slot) is None or (way is not None and way.form != "lora"):  # a word is no adapter
         return []
     return [
         tag(

@@ -112,6 +112,14 @@ def test_strangers_see_no_path_and_are_offered_nothing_that_names_one():
     assert 'href="o/sks.safetensors"' in drawn
 
 
+def test_a_learned_word_is_not_offered_to_tabs_that_take_adapters(tmp_path):
+    word = Result(
+        "j1", REQUEST | {"method": "textual_inversion"}, SUMMARY, link, "train", "a word", folder=str(tmp_path)
+    )
+    assert "use-illusions" in train_result.of(shown(tmp_path))
+    assert "use-illusions" not in train_result.of(word)
+
+
 def test_a_stopped_run_is_resumed_and_a_whole_one_is_trained_longer(tmp_path):
     assert 'data-act="go-on"' not in train_result.of(shown(tmp_path))  # nothing to go on from
     checkpoint(tmp_path)
