@@ -29,7 +29,7 @@ class Guidances:
 
     def __init__(self, desk: Desk, tab: GuidanceTab, shown: Live) -> None:
         self.desk, self.tab, self.form, self.live = desk, tab, tab.form, shown
-        self.stage = shown.on(TAB)
+        self.stage, self.beside = shown.on(TAB), ()
 
     def run(self, values: Values) -> Updates:
         return self._submit(self.form.request(values), values)
@@ -88,7 +88,7 @@ class Guidances:
             return self._problem(StudioError("This was made on another tab; drop it there.", field="restore"))
         return self.restored(recipe["request"], f"The recipe of {Path(path).name} is in the form")
 
-    def restored(self, request: Mapping[str, Any], said: str, engine: str = ENGINE) -> Updates:
+    def restored(self, request: Mapping[str, Any], said: str, engine: str = ENGINE, owner: str = "") -> Updates:
         """A result's or a file's settings in the form, to begin anew with."""
         return self._filled({**request, "resume": ""}, f"{said}.", "restore")
 

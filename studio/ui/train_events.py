@@ -43,7 +43,8 @@ class Trainings:
         self.pictures = Pictures(desk, self.form.source, tab.pane, shown.me)
 
     def train(self, values: Values) -> Updates:
-        return self._submit(self.form.request(values), values, as_shown=True)
+        """The pane is drawn anew: another page may have changed captions, which are trained as they are now."""
+        return self._submit(self.form.request(values), values, as_shown=True) | self.pictures.worded(values)
 
     def adapt(self, values: Values) -> Updates:
         """Another method or kind: what it asks for is shown."""
@@ -200,7 +201,8 @@ def wire(handlers: Trainings, page: gr.Blocks, own: gr.Tab) -> None:
     others = handlers.illusions.form.inputs | handlers.merges.form.inputs | handlers.guidances.form.inputs
     read = form.inputs | others | {shown.me, handlers.stage.key}
     answers = [*shown.outputs, *form.places(), form.more, tab.refused]
-    tab.train.click(handlers.train, form.inputs | {shown.me, handlers.stage.key}, answers, **QUIET)
+    pressing = form.inputs | {shown.me, handlers.stage.key, tab.pane.view}
+    tab.train.click(handlers.train, pressing, [*answers, *handlers.beside], **QUIET)
     own_parts = [*form.controls.values(), *(part for part in form.openable if part is not form.more), tab.cost]
     results = [*answers, *own_parts, *handlers.beside, *_of_others(handlers)]
     for place in (tab.presets, tab.stage):

@@ -120,6 +120,16 @@ def test_a_whole_run_is_trained_longer_from_the_form(trained):
     assert "say how many steps it shall have in all" in answer
 
 
+def test_captions_that_another_page_changed_are_shown_when_they_are_trained(home, own):
+    bench, address = home
+    bench.sets("").change(own, lambda edits: edits.with_caption("picture-1.png", "a fox from another page"))
+    try:
+        answer = pressed(address, "train", GUEST, {"Pictures": own, "Steps": 0})
+        assert "a fox from another page" in answer
+    finally:
+        bench.sets("").change(own, lambda edits: edits.without_caption("picture-1.png"))
+
+
 def test_a_changed_setting_of_a_run_that_goes_on_is_refused_beside_its_field(trained, own):
     bench, address, done = trained
     before = len(bench.history(GUEST))
