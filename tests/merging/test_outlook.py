@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from studio.errors import ModelError, RecipeError, RequestError
+from studio.errors import ModelError, RecipeError, RequestError, StudioError
 from studio.merging import recipe
 from studio.merging.engine import run
 from studio.merging.outlook import outlook
@@ -70,7 +70,7 @@ def test_what_is_missing_is_refused_with_its_field(assets, two, lora):
     with pytest.raises(ModelError) as refused:
         seen(assets, models=(two[0], "/nowhere/b.safetensors"))
     assert refused.value.field == "models.1"
-    with pytest.raises(ModelError) as refused:
+    with pytest.raises(StudioError, match="There is no LoRA") as refused:
         seen(assets, task="bake", models=two[:1], adapters=(lora, "/nowhere/c.safetensors"), parts={})
     assert refused.value.field == "adapters.1"
 

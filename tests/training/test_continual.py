@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torch import nn
 
 from studio import requests, training
-from studio.errors import ModelError, PolicyError, RequestError
+from studio.errors import PolicyError, RequestError, StudioError
 from studio.models.adapters import LowRank, Written, attach
 from studio.models.store import ModelStore
 from studio.policy import LOCAL, SHARED, check_train
@@ -314,7 +314,7 @@ def test_a_penalty_that_has_no_meaning_is_refused_by_name(changes, field, words)
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("one", "is a LoRA for"), ("nowhere.safetensors", "There is no LoRA at 'nowhere.safetensors'")],
+    [("one", "is a LoRA for"), ("nowhere.safetensors", "There is no LoRA 'nowhere.safetensors'")],
 )
 def test_a_lora_that_is_not_there_or_was_made_for_another_model_is_refused_before_one_is_loaded(
     name, words, pictures, assets, earlier, tiny_sdxl, monkeypatch
@@ -322,9 +322,9 @@ def test_a_lora_that_is_not_there_or_was_made_for_another_model_is_refused_befor
     store = ModelStore(assets, tiny_sdxl.parent, device="cpu")
     monkeypatch.setattr(store, "network", lambda *args: pytest.fail("loaded"))
     request = asked(pictures, model="sdxl", earlier=(str(earlier.get(name, name)),))
-    with pytest.raises(ModelError, match=words) as by_run:
+    with pytest.raises(StudioError, match=words) as by_run:
         training.run(request, store)
-    with pytest.raises(ModelError, match=words) as by_check:
+    with pytest.raises(StudioError, match=words) as by_check:
         check(request, Settings(models_dir=tiny_sdxl.parent))
     assert by_run.value.field == by_check.value.field == "earlier.0"
 
