@@ -35,6 +35,9 @@ def export_pipeline(vae: AutoencoderKL, nets: nn.ModuleDict, tokenizer: PreTrain
         scheduler=build_scheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.to("cpu", torch.float16).save_pretrained(folder, safe_serialization=True)
+    for config in folder.glob("*/config.json"):  # diffusers notes where a part was loaded from
+        kept = {name: value for name, value in json.loads(config.read_text()).items() if name != "_name_or_path"}
+        config.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
     save_file({name: value.half().contiguous().cpu() for name, value in preview.items()}, folder / PREVIEW_FILE)
     (folder / "things.json").write_text(THINGS_FILE.read_text(encoding="utf-8"), encoding="utf-8")
     (folder / "about.json").write_text(json.dumps(ABOUT, indent=2) + "\n", encoding="utf-8")

@@ -61,3 +61,9 @@ def test_with_pixel_pictures_lie_in_cells_as_they_do_not_without(assets, models)
     with models.lease("builtin:emoji") as network, models.adapters(network, files):
         for prompt in ("a cat on a yellow background", "an umbrella on a green background"):
             assert cells_apart(drawn(network, prompt, 1.0)) > cells_apart(drawn(network, prompt, 0.0)) + 0.02, prompt
+
+
+def test_no_config_that_ships_names_a_place_of_the_machine_that_made_it(assets):
+    configs = [path for path in (assets / "models").glob("**/*.json") if path.name != "tokenizer.json"]
+    assert configs
+    assert not [str(path) for path in configs if "_name_or_path" in path.read_text(encoding="utf-8")]
