@@ -15,6 +15,7 @@ from playwright.sync_api import expect
 
 expect.set_options(timeout=60_000)
 STAGE = "#train-stage"
+LOADED = "[...document.querySelectorAll('#train-stage img')].every((one) => one.complete && one.naturalWidth > 0)"
 RUNNING, DONE = f"{STAGE} [data-state=running]", f"{STAGE} [data-state=done]"
 
 
@@ -71,8 +72,7 @@ def test_start_watch_the_curve_pause_resume_and_use_what_was_learned(visit, own)
     page.wait_for_selector(f"{RUNNING} .curve polyline")
     expect(page.locator(f"{RUNNING} .chips")).to_contain_text("Pictures/s")
     expect(page.locator(f"{RUNNING} .steps tbody tr").nth(1)).to_be_visible()
-    pictures = page.locator(f"{STAGE} img")
-    assert all(pictures.evaluate_all("all => all.map((one) => one.complete && one.naturalWidth > 0)"))
+    page.wait_for_function(LOADED)
     page.get_by_role("button", name="Pause", exact=True).click()
     page.wait_for_selector(DONE)
     expect(page.locator(f"{DONE} .stage-line")).to_contain_text(re.compile(r"Stopped after step \d+"))
@@ -81,7 +81,7 @@ def test_start_watch_the_curve_pause_resume_and_use_what_was_learned(visit, own)
     page.wait_for_selector(RUNNING)
     page.wait_for_selector(f"{DONE} .stage-line:has-text('60 steps')")
     expect(page.locator(f"{DONE} .learned-file")).not_to_have_count(0)
-    assert all(pictures.evaluate_all("all => all.map((one) => one.complete && one.naturalWidth > 0)"))
+    page.wait_for_function(LOADED)
     path = page.locator(".saved code").first.inner_text()
     assert Path(path).is_file()
     page.get_by_role("button", name="Use in Illusions").first.click()
