@@ -28,6 +28,5 @@ def run(request: MergeRequest, models: ModelStore, *, on_step: OnStep = ignore) 
     plan = (plan_baking if request.task == "bake" else fit)(request, models.assets, models.models_dir)
     places = [*plan.files, *(source.path for source in plan.everything)]
     target = target_of(request, models.models_dir, places, folder=plan.is_folder)
-    verifying = lambda: on_step(Step(0, 1, note="Verifying the sources"))  # noqa: E731
-    check_hashes(request.verify, plan.everything, verifying, models.hashes)
+    check_hashes(request.verify, plan.everything, on_step, models.hashes)
     return Checkpoint(plan, target, on_step, models.hashes)

@@ -128,8 +128,7 @@ def run(request: MergeRequest, models: ModelStore, on_step: OnStep) -> LoraResul
             return extract(sources, request, files, tick)
 
     target = target_of(request, models.models_dir, _paths(sources), folder=False)
-    verifying = lambda: on_step(Step(0, 1, note="Verifying the sources"))  # noqa: E731
-    check_hashes(request.verify, sources, verifying, models.hashes)
+    check_hashes(request.verify, sources, on_step, models.hashes)
     return LoraResult(request, sources, layers, target, on_step)
 
 

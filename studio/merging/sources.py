@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from studio.models import files, headers
 from studio.models.known_hashes import KnownHashes
 from studio.models.refs import Ref, resolve
 from studio.models.streams import Entry, entries_of, sha256_of
+from studio.progress import OnStep, Step
 
 LETTERS = "abcdefgh"
 FAMILIES: Mapping[int, str] = {
@@ -91,9 +92,7 @@ def read_source(name: str, assets: Path, models_dir: Path | None, *, field: str)
         raise ModelFileError(f"{name} cannot be read ({error.strerror}).", field=field) from error
 
 
-def check_hashes(
-    wanted: Mapping[str, str], sources: Sequence[Source], tick: Callable[[], None], known: KnownHashes
-) -> None:
+def check_hashes(wanted: Mapping[str, str], sources: Sequence[Source], on_step: OnStep, known: KnownHashes) -> None:
     """Compare files with the SHA-256 that a recipe recorded as "<number of the source>/<file>"; RecipeError.
 
     Every file is read, whatever is ``known`` of it: who verifies does not ask what was so the last time.
@@ -105,7 +104,7 @@ def check_hashes(
         if source is None or (name not in found and source.is_folder):
             raise RecipeError(f"The recipe speaks of {place!r}, which is not there: name the models it was made from.")
         path = found.get(name, source.files[0])
-        found_now = sha256_of(path, tick)
+        found_now = sha256_of(path, lambda: on_step(Step(0, 1, note="Verifying the sources")))
         known.keep(path, found_now)
         if found_now != sha256:
             raise RecipeError(
